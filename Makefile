@@ -1,0 +1,79 @@
+# Every target runs in .venv, which is made first, and again when pyproject.toml or the constraints change.
+#   make demo     the example pipeline, and where its results went
+#   make all      what CI runs: lint types test docs
+#   make test     the tests; narrow them with ARGS="tests/core -k split"
+# Another interpreter: make PYTHON=python3.12 (after `make clean`).
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: all bench clean constraints demo docs lint test types venv
+
+# Without byte code every start takes two to three times as long, and measures nothing.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := python -m pip --quiet --disable-pip-version-check
+TAG = $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])'
+MYPY := ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+EXTRAS := dev,all,docs
+# Hosts of package indexes and paths of one machine; in brackets, so that this line is not found itself.
+FORBIDDEN := p[y]pi\.org|p[y]thonhosted\.org|registry\.n[p]mjs|(^|[^A-Za-z0-9_.])/(home|root|Users|work)/
+
+all: lint types test docs
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml $(wildcard constraints/*.txt)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import sys; sys.exit("Tailrace needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	tested=constraints/$$($(TAG)).txt; if [ -e $$tested ]; then set -- --constraint $$tested; fi; \
+	$(BIN)/$(PIP) install "$$@" --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || echo 'Some files of the installed packages are not for this Python; they are not used.'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/tailrace run flows/breast_cancer.py
+
+test: $(STAMP)
+	$(BIN)/pytest --ignore=tests/docs $(ARGS)
+
+docs: $(STAMP)
+	$(BIN)/pytest tests/docs $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	if git grep --untracked -nIE '$(FORBIDDEN)'; then echo 'These name an index or a machine; take them out.'; exit 1; else test $$? -eq 1; fi
+
+# A type checker cannot see through the editable install of a package that is the root of its repository. So the wheel is
+# unpacked, and what imports `tailrace` is linked in beside it and checked from there.
+types: $(STAMP)
+	rm -rf build
+	$(BIN)/$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/dist .
+	$(BIN)/$(PIP) install --no-deps --target build/typed build/dist/*.whl
+	ln -s ../../tests ../../flows build/typed/
+	$(BIN)/python tests/docs/test_examples.py build/typed/examples
+	cd build/typed && $(MYPY) -p tailrace && $(MYPY) tests flows examples
+
+# The newest versions that fit pyproject.toml, as names and versions alone. Run `make clean all` after it.
+constraints: BIN := build/constraints/bin
+constraints:
+	rm -rf build/constraints
+	$(PYTHON) -m venv build/constraints
+	$(BIN)/$(PIP) install --editable '.[$(EXTRAS)]'
+	$(BIN)/$(PIP) list --format=freeze --exclude-editable --exclude pip >build/constraints.txt
+	mv build/constraints.txt constraints/$$($(TAG)).txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

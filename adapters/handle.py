@@ -1,0 +1,119 @@
+"""The run as a step's own code sees it: to record further artifacts, beside what the step returns."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..catalog.journal import Journal, RunEnd, RunRecord
+from ..core.refs import ArtifactRef, Run
+from ..core.results import TaskRecord
+from ..core.errors import ArtifactNotFound, TailraceError
+from ..routing.router import Router, Task
+from ..routing.stacks import resolve_stack
+
+__all__ = ["RunHandle", "current_run", "entered", "start_run"]
+
+_CURRENT: contextvars.ContextVar[RunHandle | None] = contextvars.ContextVar("tailrace_run", default=None)
+
+
+class RunHandle:
+    """A run that is going on. ``run`` says which; what is recorded belongs to its current step."""
+
+    def __init__(self, router: Router, task: Task) -> None:
+        self._router = router
+        self._task = task
+        self.recorded: list[ArtifactRef] = []
+
+    @property
+    def run(self) -> Run:
+        """The run's id, pipeline, project and start."""
+        return self._task.run
+
+    @property
+    def run_id(self) -> str:
+        """The logical run id."""
+        return self._task.run.run_id
+
+    def record_artifact(self, value: Any, kind: str = "artifact", *, name: str | None = None) -> ArtifactRef:
+        """Store a file, a folder (by path, also as text) or any object as an artifact of this step, and record it.
+
+        ``kind`` is a free word that becomes a tag ("result", "figure", ...). The name is the file's unless given; the
+        same name again in the same step replaces it. Raises :class:`~tailrace.ArtifactNotFound` for a missing file.
+        """
+        if isinstance(value, str | os.PathLike):
+            value = Path(value)
+            if not value.exists():
+                raise ArtifactNotFound(f"{str(value)!r} cannot be recorded: there is no such file in {os.getcwd()!r}.")
+        label = name or (value.name if isinstance(value, Path) else kind)
+        done = self._router.commit(self._task, {label: value}, {}, tags={"kind": kind})[label]
+        self.recorded = [ref for ref in self.recorded if ref.id != done.ref.id] + [done.ref]
+        return done.ref
+
+
+def current_run() -> RunHandle:
+    """The run that the calling step belongs to. Raises :class:`~tailrace.TailraceError` outside a step."""
+    handle = _CURRENT.get()
+    if handle is None:
+        raise TailraceError("There is no current run: call this inside a step, or open one with tailrace.start_run().")
+    return handle
+
+
+@contextmanager
+def entered(handle: RunHandle) -> Iterator[RunHandle]:
+    """Make the handle the current run of this context."""
+    token = _CURRENT.set(handle)
+    try:
+        yield handle
+    finally:
+        _CURRENT.reset(token)
+
+
+@contextmanager
+def start_run(
+    name: str, *, run_id: str | None = None, stack: str | None = None, params: Mapping[str, Any] | None = None
+) -> Iterator[RunHandle]:
+    """Open a run by hand, for code that is no pipeline: what is recorded in the block is in the catalog like any other.
+
+    >>> with start_run("experiment") as run:  # doctest: +SKIP
+    ...     run.record_artifact("output.csv", kind="result")
+    """
+    from .runtime import new_run_id
+
+    chosen = resolve_stack(stack)
+    started = datetime.now(UTC)
+    run = Run(
+        run_id=run_id or new_run_id(),
+        pipeline=name,
+        project=chosen.project,
+        started=started,
+        stack=chosen.name,
+        orchestrator="by hand",
+        root=str(chosen.root),
+        config=str(chosen.source) if chosen.source else None,
+        params=params or {},
+    )
+    router = Router(chosen)
+    journal, record = Journal.open(router.store(), RunRecord(run, ""))
+    journal.reopen()
+    handle = RunHandle(router, Task(record.run, name, "", ""))
+    state, error = "completed", ""
+    try:
+        with entered(handle):
+            yield handle
+    except BaseException as problem:
+        state = "failed" if isinstance(problem, Exception) else "cancelled"
+        error = f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        seconds = (datetime.now(UTC) - started).total_seconds()
+        task = TaskRecord(name, None, state, started.isoformat(), seconds, error=error)
+        task = replace(task, extra=tuple(handle.recorded))
+        journal.write_task(task)
+        journal.close(RunEnd(state, datetime.now(UTC).isoformat(), seconds, error), [task])

@@ -1,0 +1,179 @@
+"""A run's own records, as small files in the store: what was asked, what each task did, how it ended.
+
+They are all that a worker writes: the SQL index follows from them, at the end of a run or when somebody asks.
+
+    {project}/{date}/{run_id}/run.json               what was asked: written once, by the first process
+                              steps/{step}@{i}.json  one task: its state, inputs, outputs, times
+                              claims/{name}.json     a decision that only one process may take
+                              artifacts.jsonl        every artifact, one a line: written when the run ends
+                              result.json            how the run ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from ..core.errors import RunConflict, RunNotFound
+from ..core.names import RUNS, segment
+from ..core.refs import ArtifactRef, Run
+from ..core.results import TaskRecord
+from ..stores.base import ArtifactStore
+from ..stores.layout import run_folder, run_start
+
+__all__ = ["Journal", "RunRecord", "RunEnd", "find_runs"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What was asked for: the run, and its plan's nodes with their upstream nodes and outputs."""
+
+    run: Run
+    plan_version: str
+    nodes: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data; :meth:`from_dict` is its inverse."""
+        return {"v": 1, "run": self.run.to_dict(), "plan_version": self.plan_version, "nodes": list(self.nodes)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunRecord:
+        """The record that :meth:`to_dict` wrote."""
+        return cls(Run.from_dict(data["run"]), data["plan_version"], tuple(data["nodes"]))
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended: ``state`` is ``completed``, ``failed`` or ``cancelled``; ``seconds`` is its whole duration."""
+
+    state: str
+    ended: str
+    seconds: float
+    error: str = ""
+    failed_step: str = ""
+    tracker_url: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Journal:
+    """The records of one run in one store."""
+
+    def __init__(self, store: ArtifactStore, project: str, run_id: str, started: datetime) -> None:
+        self.store = store
+        self.project = project
+        self.run_id = run_id
+        self.started = started
+        self.folder = run_folder(project, started, run_id)
+
+    @classmethod
+    def of(cls, store: ArtifactStore, run: Run) -> Journal:
+        """The journal of a run that is known."""
+        return cls(store, run.project, run.run_id, run.started)
+
+    @classmethod
+    def open(cls, store: ArtifactStore, record: RunRecord) -> tuple[Journal, RunRecord]:
+        """The journal of a run and its record: this one, or the one that an earlier process of the run wrote.
+
+        Raises :class:`~tailrace.RunConflict` when the id belongs to a run of another pipeline or other parameters.
+        """
+        run = record.run
+        started = run_start(store, run.project, run.run_id, run.started)
+        record = replace(record, run=replace(run, started=started))
+        journal = cls(store, run.project, run.run_id, started)
+        if store.create(f"{journal.folder}/run.json", _json(record.to_dict())):
+            return journal, record
+        first = journal.record()
+        if first is None:
+            raise RunNotFound(f"The record of run {run.run_id!r} disappeared while it was opened.")
+        journal._check_same(first, record)  # JSON against JSON: a value that is none is compared by its repr
+        return journal, record
+
+    def reopen(self) -> None:
+        """Forget how an earlier execution under this id ended: it runs again."""
+        self.store.remove(f"{self.folder}/result.json")
+
+    def _check_same(self, first: RunRecord, again: RunRecord) -> None:
+        asked = orjson.loads(_json(again.to_dict()))["run"]
+        differing = [
+            name
+            for name in sorted({*first.run.params, *asked["params"]})
+            if first.run.params.get(name) != asked["params"].get(name)
+        ]
+        if first.run.pipeline == again.run.pipeline and not differing:
+            return
+        what = f"with other values of {', '.join(differing)}" if differing else f"of the pipeline {first.run.pipeline!r}"
+        raise RunConflict(f"The run id {self.run_id!r} is taken by a run {what}. Choose another run id.")
+
+    def record(self) -> RunRecord | None:
+        """What was asked; None for a run without a plan (artifacts saved by hand under a run id)."""
+        data = self._read("run.json")
+        return None if data is None else RunRecord.from_dict(data)
+
+    def write_task(self, record: TaskRecord) -> None:
+        """Record what a task did; a later attempt of the same task replaces it."""
+        item = "all" if record.map_index is None else f"{record.map_index:06d}"
+        self.store.replace(f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False)
+
+    def tasks(self) -> Iterator[TaskRecord]:
+        """Every recorded task, by step and item."""
+        for key in sorted(self.store.walk(f"{self.folder}/steps/")):
+            yield TaskRecord.from_dict(orjson.loads(self.store.read(key)))
+
+    def close(self, end: RunEnd, tasks: Sequence[TaskRecord]) -> None:
+        """Record how the run ended, and list its tasks' artifacts in ``artifacts.jsonl``, one a line."""
+        lines = [
+            _json({"step": task.step, "map_index": task.map_index, "output": output, **ref.to_dict()})
+            for task in tasks
+            for output, ref in _stored(task)
+        ]
+        self.store.replace(f"{self.folder}/artifacts.jsonl", b"\n".join([*lines, b""]), durable=False)
+        values = {name: getattr(end, name) for name in end.__slots__}
+        self.store.replace(f"{self.folder}/result.json", _json({"v": 1, **values}))
+
+    def end(self) -> RunEnd | None:
+        """How the run ended; None while it runs, or when its process was killed."""
+        data = self._read("result.json")
+        return None if data is None else RunEnd(**{key: data[key] for key in RunEnd.__slots__ if key in data})
+
+    def claim(self, name: str, value: str) -> str:
+        """The value that the first process to claim the name gave: this one, or another's."""
+        key = f"{self.folder}/claims/{segment(name)}.json"
+        if self.store.create(key, _json({"value": value})):
+            return value
+        return str(orjson.loads(self.store.read(key))["value"])
+
+    def peek(self, name: str) -> str | None:
+        """The claimed value, if anybody has claimed the name."""
+        data = self._read(f"claims/{segment(name)}.json")
+        return None if data is None else str(data["value"])
+
+    def _read(self, name: str) -> Any:
+        try:
+            return orjson.loads(self.store.read(f"{self.folder}/{name}"))
+        except FileNotFoundError:
+            return None
+
+
+def find_runs(store: ArtifactStore, project: str | None = None, run_id: str | None = None) -> Iterator[Journal]:
+    """The journals of a store's runs, in no order; of one project, or of one run id, where they are given."""
+    prefix = f"{RUNS}/{segment(project)}/" if project is not None else f"{RUNS}/"
+    for key in store.walk(prefix):
+        if run_id is not None and not key.endswith(f"/{segment(run_id)}.json"):
+            continue
+        claim = orjson.loads(store.read(key))
+        started = datetime.fromisoformat(claim["started"]).astimezone(UTC)
+        yield Journal(store, claim["project"], claim["run_id"], started)
+
+
+def _stored(task: TaskRecord) -> Iterator[tuple[str, ArtifactRef]]:
+    yield from task.outputs.items()
+    for ref in task.extra:
+        yield ref.name, ref
+
+
+def _json(data: Any) -> bytes:
+    return orjson.dumps(data, default=repr, option=orjson.OPT_NON_STR_KEYS)

@@ -1,0 +1,128 @@
+"""What can be said of annotations without importing anyone's library: does a value, or another annotation, fit?
+
+Only certain mismatches are reported. Whatever is not understood (type variables, protocols, text that cannot be
+resolved) fits, since the step itself is the better judge.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .assets import Asset
+
+__all__ = ["asset_type", "compatible", "conforms", "describe", "item_type"]
+
+_NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
+
+
+def describe(annotation: Any) -> str:
+    """The annotation as a reader knows it."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__qualname__
+    return str(annotation).replace("typing.", "")
+
+
+def asset_type(annotation: Any) -> type[Asset] | None:
+    """The artifact type that an annotation declares (``Model``, ``Model | None``, ``"Model"``), if it does."""
+    if isinstance(annotation, str):
+        name = annotation.rpartition(".")[2]
+        return next((kind for kind in _asset_types(Asset) if kind.__name__ == name), None)
+    for part in _union(annotation):
+        plain = typing.get_origin(part) or part
+        if isinstance(plain, type) and issubclass(plain, Asset):
+            return plain
+    return None
+
+
+def _asset_types(kind: type[Asset]) -> typing.Iterator[type[Asset]]:
+    yield kind
+    for sub in kind.__subclasses__():
+        yield from _asset_types(sub)
+
+
+def _union(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _union(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(part for member in typing.get_args(annotation) for part in _union(member))
+    return (annotation,)
+
+
+def _concrete(annotation: Any) -> type | None:
+    """The plain class of an annotation, or None where nothing certain can be said of it."""
+    if annotation is None:
+        return type(None)
+    origin = typing.get_origin(annotation) or annotation
+    if origin in (object, Any, inspect.Parameter.empty) or not isinstance(origin, type):
+        return None
+    if getattr(origin, "_is_protocol", False):
+        return None
+    return origin
+
+
+def item_type(annotation: Any) -> Any:
+    """The annotation of one item of a list or tuple type; unknown (``Parameter.empty``) for anything else."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (list, tuple, typing.Sequence, Sequence) and args and (len(args) == 1 or args[1:] == (Ellipsis,)):
+        return args[0]
+    return inspect.Parameter.empty
+
+
+def compatible(given: Any, wanted: Any) -> bool:
+    """Whether a value annotated ``given`` may be passed to a parameter annotated ``wanted``.
+
+    An artifact type fits anything: its content is unwrapped for a parameter of another type, and the other way round.
+    """
+    if asset_type(given) or asset_type(wanted):
+        one, other = asset_type(given), asset_type(wanted)
+        return one is None or other is None or issubclass(one, other) or issubclass(other, one)
+    return any(_fits(one, other) for one in _union(given) for other in _union(wanted))
+
+
+def _fits(given: Any, wanted: Any) -> bool:
+    one, other = _concrete(given), _concrete(wanted)
+    if one is None or other is None:
+        return True
+    try:
+        related = issubclass(one, other) or issubclass(other, one) or other in _NUMBERS and one in _NUMBERS[other]
+    except TypeError:
+        return True
+    if not related:
+        return False
+    inner, outer = item_type(given), item_type(wanted)
+    empty = inspect.Parameter.empty
+    return inner is empty or outer is empty or compatible(inner, outer)
+
+
+def conforms(value: Any, annotation: Any) -> bool:
+    """Whether a parameter's value is of the annotated type, as far as the annotation is plain Python."""
+    return any(_value_fits(value, part) for part in _union(annotation))
+
+
+def _value_fits(value: Any, annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return value in args
+    plain = _concrete(annotation)
+    if plain is None or annotation is inspect.Parameter.empty or issubclass(plain, Asset):
+        return True
+    if plain in (int, float) and isinstance(value, bool):
+        return False
+    if issubclass(plain, enum.Enum) and not isinstance(value, plain):
+        return False
+    try:
+        if not isinstance(value, (plain, *_NUMBERS.get(plain, ()))):
+            return False
+    except TypeError:
+        return True
+    if args and isinstance(value, list | tuple | set | frozenset):
+        inner = item_type(annotation) if origin in (list, tuple) else inspect.Parameter.empty
+        return all(conforms(item, inner) for item in value)
+    if args and isinstance(value, Mapping) and len(args) == 2:
+        return all(conforms(key, args[0]) and conforms(item, args[1]) for key, item in value.items())
+    return True

@@ -1,0 +1,129 @@
+"""Text for people and for language models: reports and prompts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .asset import Asset
+from .errors import AssetError, did_you_mean
+
+__all__ = ["Prompt", "Report"]
+
+_SUFFIXES = {
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".json": "json",
+    ".pdf": "pdf",
+}
+_HTML = re.compile(r"\s*<(!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
+_VARIABLE = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
+
+
+class Report(Asset):
+    """Something to read: HTML, Markdown or JSON text, a PDF's bytes, data for a JSON document, or such a file's path.
+
+    ``format`` (``html``, ``markdown``, ``json``, ``pdf``) is detected when it is not given: from the path's suffix,
+    else from the content; text that is neither HTML nor JSON is Markdown.
+    """
+
+    fields = ("format",)
+
+    def __init__(self, data: Any = None, format: str | None = None, *, name: str | None = None, **common: Any) -> None:
+        super().__init__(data, name, **common)
+        self.format = format or self._detect()
+        if self.format not in _SUFFIXES.values():
+            formats = sorted(set(_SUFFIXES.values()))
+            raise AssetError(f"No report has the format {self.format!r}.{did_you_mean(self.format, formats)}")
+
+    @property
+    def content(self) -> Any:
+        """The text, bytes, data or path that the report consists of."""
+        return self.data
+
+    def _accept(self, data: Any) -> Any:
+        if isinstance(data, os.PathLike):
+            return Path(data)
+        if isinstance(data, str | bytes | Mapping | list):
+            return data
+        raise self._refuse(data, "text, bytes, JSON data or a path")
+
+    def _detect(self) -> str:
+        if isinstance(self.data, Path):
+            return _SUFFIXES.get(self.data.suffix.lower(), self.data.suffix)
+        if isinstance(self.data, bytes):
+            return "pdf" if self.data.startswith(b"%PDF-") else self._refuse_bytes()
+        if not isinstance(self.data, str):
+            return "json"
+        if _HTML.match(self.data):
+            return "html"
+        return "json" if _is_json(self.data) else "markdown"
+
+    def _refuse_bytes(self) -> str:
+        raise AssetError("The bytes of a Report are no PDF. Name their format, or decode them to text.")
+
+
+def _is_json(text: str) -> bool:
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+class Prompt(Asset):
+    """Text with ``{variables}``, or chat messages (mappings with ``role`` and ``content``) whose contents have them.
+
+    A variable is a plain name in braces; ``{{name}}`` stands for the braces themselves, and any other brace is text, so
+    that JSON can be written in a prompt as it is.
+    """
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The names that :meth:`render` needs, in the order in which they come."""
+        found = (match[2] for text in self._texts() for match in _VARIABLE.finditer(text))
+        return tuple(dict.fromkeys(name for name in found if name))
+
+    def render(self, **values: Any) -> Any:
+        """The text, or the messages, with the variables filled in. What is put in is not searched for variables again.
+
+        Raises :class:`AssetError` that names the variables without a value. Values without a variable are ignored.
+        """
+        missing = [name for name in self.variables if name not in values]
+        if missing:
+            label = f"prompt {self.name!r}" if self.name else "prompt"
+            call = ", ".join(f"{name}=..." for name in missing)
+            raise AssetError(f"The {label} needs a value for {', '.join(map(repr, missing))}: render({call}).")
+
+        def fill(text: Any) -> Any:
+            return (
+                _VARIABLE.sub(lambda m: f"{{{m[1]}}}" if m[1] else str(values[m[2]]), text)
+                if isinstance(text, str)
+                else text
+            )
+
+        if isinstance(self.data, str):
+            return fill(self.data)
+        return [{**message, "content": fill(message["content"])} for message in self.data]
+
+    def _texts(self) -> list[str]:
+        if isinstance(self.data, str):
+            return [self.data]
+        return [message["content"] for message in self.data if isinstance(message["content"], str)]
+
+    def _accept(self, data: Any) -> Any:
+        if isinstance(data, str):
+            return data
+        if isinstance(data, list | tuple) and all(
+            isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in data
+        ):
+            return [dict(message) for message in data]
+        raise self._refuse(data, "text, or a list of messages with 'role' and 'content'")

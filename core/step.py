@@ -1,0 +1,281 @@
+"""A step: a plain function, what it takes and gives, and how it is to be run."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from .errors import PipelineError, Problem
+
+__all__ = ["Output", "Step", "Tracer", "step", "tracing"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Inputs = Sequence[str] | Mapping[str, str]
+
+
+class Tracer(Protocol):
+    """Receives the calls that a ``@pipeline`` function makes while its plan is drawn up."""
+
+    def call(self, step: Step[Any, Any], fixed: Mapping[str, Any], mapped: Mapping[str, Any]) -> Any:
+        """Record one use of a step; returns what stands for its outputs."""
+        ...
+
+
+tracing: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("tailrace_tracing", default=None)
+"""The pipeline that is being drawn up in this context, if one is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One declared output: its name, and the annotation of its value where there is one."""
+
+    name: str
+    annotation: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Generic[P, R]):
+    """A function with a name, named inputs and outputs, and options that every engine maps to its own.
+
+    Called outside a pipeline it is the function. ``retry_delay`` and ``timeout`` are in seconds; a sequence of delays
+    is used one after the other, the last one for the rest. ``inputs`` maps parameters to the outputs they take, or
+    lists the outputs in the order of the parameters where the names differ.
+    """
+
+    fn: Callable[P, R]
+    name: str
+    inputs: Inputs = ()
+    declared_outputs: tuple[str, ...] = ()
+    retries: int = 0
+    retry_delay: float | tuple[float, ...] = 0.0
+    timeout: float | None = None
+    cache: bool = False
+    tags: tuple[str, ...] = ()
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        problems = list(_option_problems(self))
+        if problems:
+            raise PipelineError(f"The step {self.name!r} cannot be used", problems)
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(self.fn, name) and name != "__annotations__":
+                self.__dict__[name] = getattr(self.fn, name)
+        self.__dict__["__wrapped__"] = self.fn
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function; inside a ``@pipeline`` function, record the call instead."""
+        tracer = tracing.get()
+        if tracer is None:
+            return self.fn(*args, **{**self.fixed, **kwargs})  # type: ignore[arg-type]  # a ParamSpec cannot be partial
+        return tracer.call(self, self._named(args, kwargs), {})  # type: ignore[no-any-return]  # stands for an R
+
+    def partial(self, **fixed: Any) -> Step[..., R]:
+        """The same step with some arguments settled: those that every item of a :meth:`map` shares."""
+        return replace(self, fixed={**self.fixed, **fixed})
+
+    def map(self, *args: Any, **mapped: Any) -> Any:
+        """Run the step once per item: every argument is a list, or an output that is one; several are zipped.
+
+        What all items share goes through :meth:`partial`. Outside a pipeline it is a list of calls.
+        """
+        tracer = tracing.get()
+        named = self._named(args, mapped, partial=True)
+        if tracer is not None:
+            return tracer.call(self, self.fixed, named)
+        columns = {key: list(value) for key, value in named.items()}
+        rows = zip(*columns.values(), strict=True)
+        return [self.fn(**{**self.fixed, **dict(zip(columns, row, strict=True))}) for row in rows]  # type: ignore[call-arg]
+
+    def with_options(self, **changes: Any) -> Step[P, R]:
+        """The same step with other options, for example another ``name`` or more ``retries``."""
+        return replace(self, **_normal(changes, self.name))
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
+        """The arguments by parameter name, as the function itself would bind them."""
+        try:
+            bound = self.signature.bind_partial(*args, **kwargs)
+            if not partial:
+                self.signature.bind(*args, **{**self.fixed, **kwargs})
+        except TypeError as error:
+            raise PipelineError(
+                "The pipeline cannot be planned", [Problem(str(error), f"step {self.name!r}")]
+            ) from error
+        return {**({} if partial else self.fixed), **bound.arguments}
+
+    @functools.cached_property
+    def signature(self) -> inspect.Signature:
+        """The function's signature; annotations that cannot be resolved here stay text."""
+        return inspect.signature(self.fn)
+
+    @functools.cached_property
+    def annotations(self) -> Mapping[str, Any]:
+        """The function's annotations by parameter, ``"return"`` among them, resolved one by one where they can be."""
+        return {name: _resolve(value, self.fn) for name, value in inspect.get_annotations(self.fn).items()}
+
+    @functools.cached_property
+    def outputs(self) -> tuple[Output, ...]:
+        """The declared outputs, each with its part of the return annotation; one named for the step if none is."""
+        names = self.declared_outputs or (self.name,)
+        returned = self.annotations.get("return", inspect.Parameter.empty)
+        if len(names) == 1:
+            return (Output(names[0], returned),)
+        parts = typing.get_args(returned) if typing.get_origin(returned) is tuple else ()
+        if len(parts) == len(names) and Ellipsis not in parts:
+            return tuple(Output(name, part) for name, part in zip(names, parts, strict=True))
+        fields = typing.get_type_hints(returned) if hasattr(returned, "__required_keys__") else {}
+        return tuple(Output(name, fields.get(name, inspect.Parameter.empty)) for name in names)
+
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters that can be wired, by name: all but ``*args`` and ``**kwargs``."""
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return {name: item for name, item in self.signature.parameters.items() if item.kind not in variadic}
+
+    @functools.cached_property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return inspect.iscoroutinefunction(self.fn)
+
+    @functools.cached_property
+    def code_version(self) -> str:
+        """Twelve hex digits over the function's source, or its byte code where there is no source."""
+        import hashlib
+
+        fn = inspect.unwrap(self.fn)
+        try:
+            text = inspect.getsource(fn).encode()
+        except (OSError, TypeError):
+            code = getattr(fn, "__code__", None)
+            text = repr((code.co_code, code.co_consts, code.co_names)).encode() if code else repr(fn).encode()
+        return hashlib.sha256(text).hexdigest()[:12]
+
+    @property
+    def delays(self) -> tuple[float, ...]:
+        """The seconds to wait before each retry; as many as there are retries."""
+        given = self.retry_delay if isinstance(self.retry_delay, tuple) else (self.retry_delay,)
+        return tuple(given[min(index, len(given) - 1)] for index in range(self.retries))
+
+    def __reduce_ex__(self, protocol: typing.SupportsIndex) -> Any:
+        # A decorated function's name leads to the Step, not to the function: by name, like a function, where it can be.
+        found: Any = sys.modules.get(self.fn.__module__)
+        for part in self.fn.__qualname__.split("."):
+            found = getattr(found, part, None)
+        return (_by_name, (self.fn.__module__, self.fn.__qualname__)) if found is self else super().__reduce_ex__(protocol)
+
+
+def _by_name(module: str, qualname: str) -> Any:
+    import importlib
+
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _resolve(annotation: Any, fn: Callable[..., Any]) -> Any:
+    """The annotation itself for one written as text; the text where a name in it is not known here."""
+    if not isinstance(annotation, str):
+        return annotation
+    inner = inspect.unwrap(fn)
+    closure = getattr(inner, "__closure__", None) or ()
+    names = inner.__code__.co_freevars if isinstance(inner, types.FunctionType) else ()
+    local = {}
+    for name, cell in zip(names, closure, strict=False):
+        try:
+            local[name] = cell.cell_contents
+        except ValueError:  # not yet assigned in the enclosing function
+            continue
+    try:
+        return eval(annotation, getattr(inner, "__globals__", {}), local)  # noqa: S307  # as typing.get_type_hints does
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return annotation
+
+
+def _option_problems(step: Step[Any, Any]) -> typing.Iterator[Problem]:
+    place = f"step {step.name!r}"
+    if not callable(step.fn):
+        yield Problem(f"a step is made from a function, not from {step.fn!r}", place)
+    if step.retries < 0:
+        yield Problem(f"retries is {step.retries}; give 0 or more", place)
+    if any(delay < 0 for delay in (step.retry_delay if isinstance(step.retry_delay, tuple) else (step.retry_delay,))):
+        yield Problem(f"retry_delay is {step.retry_delay}; give seconds, 0 or more", place)
+    if step.timeout is not None and step.timeout <= 0:
+        yield Problem(f"timeout is {step.timeout}; give seconds above 0, or None", place)
+    doubled = sorted({name for name in step.declared_outputs if step.declared_outputs.count(name) > 1})
+    if doubled:
+        yield Problem(f"the output {doubled[0]!r} is declared twice", place)
+
+
+def _normal(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options as :class:`Step` holds them: sequences as tuples, ``outputs`` as ``declared_outputs``."""
+    normal = dict(options)
+    if "outputs" in normal:
+        normal["declared_outputs"] = normal.pop("outputs") or ()
+    for key in ("inputs", "declared_outputs", "tags"):
+        value = normal.get(key)
+        if isinstance(value, str):
+            normal[key] = (value,)
+        elif value is None and key in normal:
+            normal[key] = ()
+        elif key in normal and not isinstance(value, Mapping):
+            normal[key] = tuple(typing.cast("Sequence[str]", value))
+    delay = normal.get("retry_delay")
+    if isinstance(delay, Sequence) and not isinstance(delay, str):
+        normal["retry_delay"] = tuple(delay) or 0.0
+    if "resources" in normal:
+        normal["resources"] = dict(normal["resources"] or {})
+    known = set(Step.__dataclass_fields__) - {"fn", "fixed"}
+    unknown = sorted(set(normal) - known)
+    if unknown:
+        from .errors import did_you_mean
+
+        raise PipelineError(
+            f"The step {name!r} cannot be used",
+            [Problem(f"unknown option {key!r}.{did_you_mean(key, known)}", f"step {name!r}") for key in unknown],
+        )
+    return normal
+
+
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+@overload
+def step(
+    *,
+    inputs: Inputs | str | None = None,
+    outputs: Sequence[str] | str | None = None,
+    name: str | None = None,
+    retries: int = 0,
+    retry_delay: float | Sequence[float] = 0.0,
+    timeout: float | None = None,
+    cache: bool = False,
+    tags: Sequence[str] | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a step of a function, bare or with options.
+
+    >>> @step
+    ... def double(number: int) -> int:
+    ...     return 2 * number
+    >>> double(21)
+    42
+
+    ``outputs`` names what the function returns: one name, or several for a tuple, list or dict of as many values.
+    ``retry_delay`` and ``timeout`` are in seconds. Raises :class:`~tailrace.PipelineError` for an impossible option.
+    """
+
+    def make(function: Callable[..., Any]) -> Step[..., Any]:
+        name = options.get("name") or getattr(function, "__name__", type(function).__name__)
+        return Step(fn=function, **{**_normal(options, name), "name": name})
+
+    return make if fn is None else make(fn)

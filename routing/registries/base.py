@@ -1,0 +1,27 @@
+"""The contract of a model registry: named models, each with versions that point at artifacts."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+from ...core.refs import ArtifactRef, Manifest, Run
+
+__all__ = ["Registry"]
+
+
+@runtime_checkable
+class Registry(Protocol):
+    """Registers stored artifacts as versions of named models. Making one opens no connection and imports no library."""
+
+    name: ClassVar[str]
+
+    def register(
+        self, ref: ArtifactRef, manifest: Manifest, *, run: Run, tracker_run: str | None = None
+    ) -> tuple[str, str]:
+        """The model's name and the version that stands for this artifact with this content, found or made.
+
+        There is one, in however many processes and however often this is called. It points at bytes that exist, and
+        carries the artifact's id and digest and the user's version. ``tracker_run`` is the tracker's run, where there
+        is one. Raises :class:`~tailrace.DestinationError` when the registry refuses.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""MLflow as the model registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from ...core.errors import DestinationError
+from ...core.names import segment
+from ...core.refs import ArtifactRef, Manifest, Run
+from ..mlflow_backend import MlflowBackend, quiet
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+__all__ = ["MlflowRegistry"]
+
+_KEY = "tailrace.key"  # the tag by which a version is found again: one word that needs no quoting in a filter
+
+
+class MlflowRegistry:
+    """Versions in MLflow's model registry, whose source is the artifact's own files in the artifact store.
+
+    ``registry_uri`` defaults to ``tracking_uri``, and that to ``sqlite:///.tailrace/mlflow.db`` below ``root``.
+    ``model_name`` replaces the artifact's name. ``models:/NAME/VERSION`` loads with MLflow's loaders where the
+    materializer writes an ``MLmodel`` file among the artifact's; other artifacts are registered as well, and the tag
+    ``tailrace.uri`` says what to give to ``tailrace artifacts get``.
+
+    A server refuses sources in local folders. For an artifact there, its files are copied to the tracker's run, and the
+    version points at the copy.
+    """
+
+    name: ClassVar[str] = "mlflow"
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str | None = None,
+        registry_uri: str | None = None,
+        model_name: str | None = None,
+        root: Path,
+    ) -> None:
+        self._backend = MlflowBackend(tracking_uri or registry_uri, registry_uri, root)
+        self._model_name = model_name
+
+    def register(
+        self, ref: ArtifactRef, manifest: Manifest, *, run: Run, tracker_run: str | None = None
+    ) -> tuple[str, str]:
+        """The model's name and version; the lowest where processes registered the same at the same time.
+
+        Raises :class:`~tailrace.DestinationError` for a name that MLflow does not take, and when there is nothing at
+        the artifact's URI.
+        """
+        name = self._model_name or manifest.name
+        if not name.strip() or set("/:") & set(name):
+            raise DestinationError(
+                f"MLflow takes no model name with '/' or ':', nor an empty one: {name!r}, of {ref.uri}. Set model_name "
+                "in the stack's model registry, or give the Model another name."
+            )
+        with self._backend.client(f"registering {ref.uri} as {name!r}") as client:
+            found = self._versions(client, name, ref)
+            if not found:
+                self._create(client, name, ref, manifest, run, tracker_run)
+                found = self._versions(client, name, ref)
+            first, *duplicates = sorted(found, key=lambda version: int(version.version))
+            for version in duplicates:
+                _delete(client, version)
+            return name, str(first.version)
+
+    def _versions(self, client: MlflowClient, name: str, ref: ArtifactRef) -> list[ModelVersion]:
+        found = client.search_model_versions(f"tags.`{_KEY}` = '{_key_of(ref)}'")
+        return [version for version in found if version.name == name]
+
+    def _create(
+        self, client: MlflowClient, name: str, ref: ArtifactRef, manifest: Manifest, run: Run, tracker_run: str | None
+    ) -> None:
+        from mlflow.exceptions import MlflowException
+
+        source = self._source(client, ref, manifest, tracker_run)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        tags = {
+            **manifest.tags,
+            _KEY: _key_of(ref),
+            "tailrace.artifact_id": ref.id,
+            "tailrace.digest": ref.digest,
+            "tailrace.uri": ref.uri,
+            "tailrace.run_id": run.run_id,
+            "tailrace.pipeline": run.pipeline,
+        }
+        if manifest.version is not None:
+            tags["tailrace.version"] = manifest.version
+        with quiet():
+            client.create_model_version(name, source, run_id=tracker_run, tags=tags)
+
+    def _source(self, client: MlflowClient, ref: ArtifactRef, manifest: Manifest, tracker_run: str | None) -> str:
+        """The URI of a folder that holds the artifact's files, and that the registry accepts."""
+        source = f"{ref.uri}/{manifest.content}"
+        parts = urlsplit(source)
+        if parts.scheme != "file":
+            return source
+        folder = Path(unquote(parts.path))
+        if not folder.is_dir():
+            raise DestinationError(f"There is nothing to register at {source}. Run the step again.")
+        if not self._backend.registry_uri.startswith("http"):
+            return source
+        if tracker_run is None:
+            raise DestinationError(
+                f"The MLflow server at {self._backend.shown} takes no model from the local folder {source}. Put models "
+                "in an object store that it reaches, or give the stack an mlflow tracker, whose run will hold a copy."
+            )
+        place = f"tailrace/{segment(ref.name)}-{ref.id}"
+        client.log_artifacts(tracker_run, str(folder), place)
+        return f"{client.get_run(tracker_run).info.artifact_uri}/{place}"
+
+
+def _key_of(ref: ArtifactRef) -> str:
+    return segment(f"{ref.id}@{ref.digest}")
+
+
+def _delete(client: MlflowClient, version: ModelVersion) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.delete_model_version(version.name, str(version.version))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # its maker deletes it as well
+            raise

@@ -1,0 +1,272 @@
+"""The router: performs what the rules decided. Stores every output, then tracks and registers what is to be.
+
+Everything here may be repeated: after a crash between two destinations the same call finishes what is missing and
+does nothing twice.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from ..catalog.journal import Journal
+from ..core.annotations import asset_type
+from ..core.assets import Asset
+from ..core.errors import DestinationError, InvalidKey, MaterializationError
+from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run
+from ..core.typenames import routing_names, type_name
+from ..stores.base import ArtifactStore, Labels, Staged
+from ..stores.build import build_store
+from .registries import Registry, build_registry
+from .rules import decide
+from .stacks import Stack
+from .trackers import Tracker, build_tracker
+
+__all__ = ["Committed", "Router", "Task", "artifact_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One execution of a node, as far as its artifacts are concerned: who makes them, and from what."""
+
+    run: Run
+    step: str
+    code_version: str
+    plan_version: str
+    parents: tuple[Parent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One output that is where it belongs: its reference, its times in seconds, and what each destination calls it."""
+
+    ref: ArtifactRef
+    timings: Mapping[str, float]
+    destinations: Mapping[str, str] = field(default_factory=dict)
+
+
+class Router:
+    """The destinations of one stack, opened when they are first needed. One per process and run."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._stores: dict[str, ArtifactStore] = {}
+        self._tracker: Tracker | None = None
+        self._registry: Registry | None = None
+        self._tracker_runs: dict[str, str] = {}
+
+    # --- destinations ---------------------------------------------------------------------------------------------------
+
+    def store(self, name: str = "default") -> ArtifactStore:
+        """A store of the stack."""
+        if name not in self._stores:
+            component = self.stack.stores[name]
+            self._stores[name] = build_store(
+                component.type, component.options, name=name, root=self.stack.root, allow_pickle=self.stack.allow_pickle
+            )
+        return self._stores[name]
+
+    def store_of(self, uri: str) -> ArtifactStore:
+        """The store of the stack that holds a URI; refuses one that none does."""
+        for name in self.stack.stores:
+            store = self.store(name)
+            if uri.startswith(f"{store.root_uri}/"):
+                return store
+        roots = ", ".join(f"{name} ({self.store(name).root_uri})" for name in self.stack.stores)
+        raise InvalidKey(f"{uri!r} is in no store of the stack {self.stack.name!r}, which has {roots}.")
+
+    @property
+    def tracker(self) -> Tracker | None:
+        """The experiment tracker, if the stack has one."""
+        if self._tracker is None and self.stack.tracker is not None:
+            self._tracker = build_tracker(self.stack)
+        return self._tracker
+
+    @property
+    def registry(self) -> Registry | None:
+        """The model registry, if the stack has one."""
+        if self._registry is None and self.stack.registry is not None:
+            self._registry = build_registry(self.stack)
+        return self._registry
+
+    def tracker_run(self, run: Run) -> str | None:
+        """The tracker's run for this run, found or made; None where there is no tracker."""
+        if self.tracker is None:
+            return None
+        if run.run_id not in self._tracker_runs:
+            journal = Journal.of(self.store(), run)
+            self._tracker_runs[run.run_id] = self.tracker.open_run(run, journal)
+        return self._tracker_runs[run.run_id]
+
+    # --- reading --------------------------------------------------------------------------------------------------------
+
+    def load(self, ref: ArtifactRef) -> tuple[Any, Manifest]:
+        """The value behind a reference, verified, and its manifest."""
+        return self.store_of(ref.uri).load_with_manifest(ref)
+
+    # --- deciding -------------------------------------------------------------------------------------------------------
+
+    def route(self, task: Task, output: str, kind: Any) -> Route:
+        """Where an output of this type goes."""
+        run = task.run
+        return decide(
+            routing_names(kind),
+            stack=self.stack,
+            project=run.project,
+            pipeline=run.pipeline,
+            run_id=run.run_id,
+            date=run.date,
+            step=task.step,
+            output=output,
+            map_index=run.map_index,
+        )
+
+    # --- performing -----------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        task: Task,
+        values: Mapping[str, Any],
+        declared: Mapping[str, Any],
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, Committed]:
+        """Store, track and register a task's outputs; ``declared`` are their annotations, ``tags`` are added to each.
+
+        All are written aside before any is published, so that an output that cannot be stored leaves nothing of the
+        others. Raises :class:`~tailrace.MaterializationError` naming step and output, :class:`~tailrace.DestinationError`
+        for a tracker or registry that refuses.
+        """
+        staged: dict[str, tuple[Route, Asset | Any, bool, Staged]] = {}
+        try:
+            for output, returned in values.items():
+                value, bare = _as_declared(returned, declared.get(output), task.step, output)
+                route = self.route(task, output, type(value))
+                staged[output] = (route, value, bare, self._stage(route, value, task, output))
+        except BaseException:
+            for route, _, _, done in staged.values():
+                self.store(route.store).discard_staging(done.directory)
+            raise
+        stored: dict[str, tuple[Route, Any, ArtifactRef, dict[str, float]]] = {}
+        for output, (route, value, bare, written) in staged.items():
+            begin = time.perf_counter()
+            ref = self.store(route.store).publish(written, route.path, _labels(task, output, value, bare, tags))
+            timings = {
+                "bytes": sum(entry.size for entry in written.files),
+                "save": written.seconds,
+                "digest": written.digest_seconds,
+                "publish": time.perf_counter() - begin,
+            }
+            stored[output] = (route, value, ref, timings)
+        return {output: self._deliver(task, *parts) for output, parts in stored.items()}
+
+    def _stage(self, route: Route, value: Any, task: Task, output: str) -> Staged:
+        try:
+            return self.store(route.store).stage(value)
+        except MaterializationError as error:
+            error.args = (f"The step {task.step!r} returned an output {output!r} that cannot be stored: {error}",)
+            raise
+
+    def _deliver(self, task: Task, route: Route, value: Any, ref: ArtifactRef, timings: dict[str, float]) -> Committed:
+        done = {"store": ref.uri}
+        begin = time.perf_counter()
+        if route.tracker:
+            done["tracker"] = self._attempt(route, lambda: self._track(task, value, ref))
+        if route.registry:
+            done["registry"] = self._attempt(route, lambda: self._register(task, value, ref))
+        if len(done) > 1:
+            timings["deliver"] = time.perf_counter() - begin
+        return Committed(ref, timings, done)
+
+    def _attempt(self, route: Route, deliver: Callable[[], str]) -> str:
+        """What the destination calls the artifact; with ``on_error: warn`` a refusal becomes a warning and is recorded."""
+        try:
+            return deliver()
+        except DestinationError as error:
+            if route.on_error != "warn":
+                raise
+            warnings.warn(f"{error} (on_error: warn, so the run goes on)", stacklevel=2)
+            return f"failed: {error}"
+
+    def _track(self, task: Task, value: Any, ref: ArtifactRef) -> str:
+        tracker, tracker_run = self.tracker, self.tracker_run(task.run)
+        if tracker is None or tracker_run is None:
+            raise DestinationError(f"The stack {self.stack.name!r} has no experiment tracker for {ref.name!r}.")
+        manifest = self.store_of(ref.uri).manifest(ref)
+        kind = type(value).__name__
+        scope = "" if task.run.map_index is None else f"{task.step}.{task.run.map_index}."
+        if kind == "Metrics":
+            named = {f"{scope}{key}": number for key, number in value.items()}
+            tracker.log_metrics(tracker_run, named, step=value.step, timestamp=datetime.fromisoformat(manifest.created))
+        elif kind == "Parameters":
+            tracker.log_params(tracker_run, {f"{scope or f'{task.step}.'}{key}": item for key, item in value.items()})
+        else:
+            tracker.set_tags(tracker_run, {f"tailrace.artifact.{scope}{ref.name}": ref.uri})
+        return f"{tracker.name}:{tracker_run}"
+
+    def _register(self, task: Task, value: Any, ref: ArtifactRef) -> str:
+        registry = self.registry
+        if registry is None:
+            raise DestinationError(f"The stack {self.stack.name!r} has no model registry for {ref.name!r}.")
+        manifest = self.store_of(ref.uri).manifest(ref)
+        name, version = registry.register(ref, manifest, run=task.run, tracker_run=self.tracker_run(task.run))
+        return f"{registry.name}:{name}/{version}"
+
+
+def artifact_id(run: Run, step: str, output: str) -> str:
+    """Sixteen hex digits that name an output of a task of a run: the same on every engine, and for every attempt."""
+    import hashlib
+
+    index = "" if run.map_index is None else str(run.map_index)
+    text = "\0".join([run.project, run.run_id, step, output, index])
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
+    """The value as the declared artifact type, and whether it was returned bare."""
+    declared = asset_type(annotation)
+    if declared is None or isinstance(value, Asset) or (value is None and annotation is not declared):
+        return value, False
+    try:
+        return declared.wrap(value), True
+    except TypeError as error:
+        raise MaterializationError(
+            f"The step {step!r} declares the output {output!r} as {declared.__name__}, but returned a "
+            f"{type_name(type(value))}: {error}"
+        ) from error
+
+
+def _labels(task: Task, output: str, value: Any, bare: bool, tags: Mapping[str, str] | None) -> Labels:
+    run = task.run
+    producer = Producer(
+        project=run.project,
+        pipeline=run.pipeline,
+        step=task.step,
+        output=output,
+        run_id=run.run_id,
+        map_index=run.map_index,
+        attempt=run.attempt,
+        code_version=task.code_version,
+        plan_version=task.plan_version,
+        orchestrator=run.orchestrator,
+    )
+    own = tuple(_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
+    return Labels(
+        artifact_id(run, task.step, output),
+        output,
+        producer=producer,
+        parents=task.parents + own,
+        tags=tags or {},
+        bare=bare,
+    )
+
+
+def _parent(parent: Any) -> Parent:
+    """A parent that the user named: a reference, or an id (also that of an asset, which is known by its name only)."""
+    if isinstance(parent, ArtifactRef):
+        return Parent(parent.id, parent.uri, parent.digest)
+    return Parent(parent.name or "" if isinstance(parent, Asset) else str(parent), "", "")

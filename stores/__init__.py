@@ -1,0 +1,1 @@
+"""Files and places: artifact stores, digests, atomic publication."""

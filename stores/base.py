@@ -1,0 +1,379 @@
+"""An artifact store: Python objects in, committed artifacts out. Back ends supply eight primitives for places."""
+
+from __future__ import annotations
+
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote, unquote
+
+import orjson
+
+from .. import materializers
+from ..core.assets import Asset
+from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
+from ..core.names import MANIFEST, check_key, content_segment
+from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer
+from ..core.typenames import type_name
+from ..materializers.files import FileReader, FileWriter, digest_bytes
+from .layout import default_path, run_start
+
+__all__ = ["ArtifactStore", "Labels", "Staged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What a manifest says of an artifact beside its content."""
+
+    id: str
+    name: str
+    type: str | None = None
+    producer: Producer | None = None
+    parents: tuple[Parent, ...] = ()
+    user_metadata: Mapping[str, Any] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    bare: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A value that has been written aside, whole and digested, and is not an artifact yet."""
+
+    directory: Path
+    type: str
+    digest: str
+    files: tuple[FileEntry, ...]
+    saved: materializers.Saved
+    wrapper: str
+    header: Mapping[str, Any]
+    seconds: float
+    digest_seconds: float
+
+
+class ArtifactStore(ABC):
+    """Saves and loads Python objects at paths below one root.
+
+    An artifact is a folder: the files of its content in a sub-folder named for their digest, and a manifest, written
+    last. Saving again at a path replaces the manifest; a failed save leaves the old one and its files as they were.
+    ``allow_pickle`` is ``never``, ``fallback`` or ``always``, for saving and for loading.
+    """
+
+    scheme: ClassVar[str]
+
+    def __init__(self, name: str = "default", *, allow_pickle: str = "never", durable: bool = True) -> None:
+        self.name = name
+        self.allow_pickle = allow_pickle
+        self.durable = durable
+
+    # --- what a back end supplies -------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def root_uri(self) -> str:
+        """The URI of the root, without a trailing slash."""
+
+    @abstractmethod
+    def new_staging(self) -> Path:
+        """A new local folder to write an artifact's files into."""
+
+    @abstractmethod
+    def discard_staging(self, directory: Path) -> None:
+        """Remove a staging folder that will not be published; no error if it is gone."""
+
+    @abstractmethod
+    def put_tree(self, staging: Path, key: str, files: tuple[FileEntry, ...]) -> None:
+        """Move the files to a content folder, atomically. Where the same content is already, keep it if it is sound."""
+
+    @abstractmethod
+    def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
+        """A local folder that holds the files of a content folder. What is missing is left missing."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """A small file; raises ``FileNotFoundError``."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Write a small file unless there is one: atomic, and False where another was first."""
+
+    @abstractmethod
+    def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
+        """Write a small file atomically over whatever is there."""
+
+    @abstractmethod
+    def walk(self, prefix: str = "", *, contents: bool = False) -> Iterator[str]:
+        """The keys that start with the prefix, in no order; those of content folders only when asked for."""
+
+    @abstractmethod
+    def remove(self, key: str) -> None:
+        """Remove a file, or everything below a folder; no error if there is nothing."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The store's settings as JSON-able data, without secrets."""
+
+    # --- objects ------------------------------------------------------------------------------------------------------
+
+    def save(self, obj: Any, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> str:
+        """Store an object at a path and return its URI. What was there before stays until the new one is committed.
+
+        Raises :class:`~tailrace.MaterializationError` when it cannot be stored exactly; nothing is written then.
+        """
+        key = self.key(path)
+        staged = self.stage(obj)
+        name = key.rpartition("/")[2]
+        return self.publish(staged, key, Labels(_key_id(self.root_uri, key), name, user_metadata=metadata)).uri
+
+    def load(self, path: str | os.PathLike[str] | ArtifactRef) -> Any:
+        """The object at a relative path, an absolute path inside the root, a URI of this store, or a reference.
+
+        Raises :class:`~tailrace.ArtifactNotFound`, and :class:`~tailrace.IntegrityError` before anything is
+        deserialized when stored bytes are not those that were committed (or not those that the reference names).
+        """
+        return self.load_with_manifest(path)[0]
+
+    def load_with_manifest(self, path: str | os.PathLike[str] | ArtifactRef) -> tuple[Any, Manifest]:
+        """The object and its manifest, verified as :meth:`load` does."""
+        key = self.key(path.uri if isinstance(path, ArtifactRef) else path)
+        expected = path.manifest_digest if isinstance(path, ArtifactRef) else None
+        manifest = self._manifest_at(key, expected)
+        entries = {entry.path: entry for entry in manifest.files}
+        directory = self.local_tree(f"{key}/{manifest.content}", manifest.files)
+        files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
+        if _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files) != manifest.digest:
+            raise IntegrityError(f"The manifest of {self.uri(key)} does not match its own digest. Nothing was loaded.")
+        data = materializers.load(manifest.materializer, manifest.materializer_version, files, manifest.spec)
+        if not manifest.wrapper:
+            return data, manifest
+        header = {**manifest.metadata.get("asset", {}), "version": manifest.version}
+        return _asset_class(manifest.wrapper, self.uri(key)).from_parts(data, header), manifest
+
+    def exists(self, path: str | os.PathLike[str]) -> bool:
+        """Whether a committed artifact is at the path."""
+        try:
+            self.read(f"{self.key(path)}/{MANIFEST}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def delete(self, path: str | os.PathLike[str]) -> None:
+        """Delete the artifact at a path and every artifact below it, manifests first. No error if there is none."""
+        key = self.key(path)
+        for found in sorted(self.walk(f"{key}/")):
+            if found.endswith(f"/{MANIFEST}"):
+                self.remove(found)
+        self.remove(key)
+
+    def list_artifacts(self, prefix: str = "") -> list[str]:
+        """The paths of all artifacts that start with the prefix: relative to the root, recursive, sorted."""
+        end = len(MANIFEST) + 1
+        return sorted(key[:-end] for key in self.walk(prefix) if key.endswith(f"/{MANIFEST}"))
+
+    def get_metadata(self, path: str | os.PathLike[str]) -> dict[str, Any] | None:
+        """The metadata that was saved with the artifact; None if there was none, or no artifact."""
+        try:
+            found = self.manifest(path).user_metadata
+        except ArtifactNotFound:
+            return None
+        return None if found is None else materializers.decode_json(dict(found))
+
+    def size(self, path: str | os.PathLike[str]) -> int:
+        """Bytes of content at a path: of the artifact there and of all below it; 0 if there is nothing."""
+        key = self.key(path)
+        below = [found for found in self.list_artifacts(f"{key}/")]
+        here = [key] if self.exists(key) else []
+        return sum(self.manifest(found).size_bytes for found in [*here, *below])
+
+    def materialize(self, obj: Any, name: str, run_id: str, step_name: str, project_name: str = "default") -> str:
+        """Store an object in the default layout, ``{project}/{date}/{run_id}/data/{step}/{name}``; returns its URI.
+
+        The date is that of the run's first artifact or record, in UTC, for every process and host.
+        """
+        started = run_start(self, project_name, run_id, datetime.now(UTC))
+        return self.save(obj, default_path(project_name, started, run_id, step_name, name))
+
+    def validate(self) -> bool:
+        """Write, read and delete a probe. True, or :class:`~tailrace.StoreError` saying what failed."""
+        key = f"_probe-{os.getpid()}"
+        try:
+            self.replace(key, b"probe")
+            sound = self.read(key) == b"probe"
+            self.remove(key)
+        except OSError as error:
+            raise StoreError(f"The store {self.name!r} at {self.root_uri} cannot be used: {error}") from error
+        if not sound:
+            raise StoreError(f"The store {self.name!r} at {self.root_uri} does not give back what was written.")
+        return True
+
+    # --- in two steps, for several outputs that are committed together --------------------------------------------------
+
+    def stage(self, obj: Any) -> Staged:
+        """Write an object's files aside, digested. Publish or discard what this returns; nothing is left if it raises."""
+        begin = time.perf_counter()
+        data, header, wrapper = obj, {}, ""
+        if isinstance(obj, Asset):
+            data, header = obj.to_parts()
+            wrapper = type_name(type(obj))
+        directory = self.new_staging()
+        try:
+            writer = FileWriter(directory, durable=self.durable, allow_pickle=self.allow_pickle)
+            saved = materializers.save(data, writer)
+            files = writer.finish()
+        except BaseException:
+            self.discard_staging(directory)
+            raise
+        digest = _content_digest(saved.materializer, saved.materializer_version, saved.spec, files)
+        return Staged(
+            directory,
+            type_name(type(obj)),
+            digest,
+            files,
+            saved,
+            wrapper,
+            header,
+            time.perf_counter() - begin,
+            writer.digest_seconds,
+        )
+
+    def publish(self, staged: Staged, key: str, labels: Labels) -> ArtifactRef:
+        """Commit what was staged at a key: the content first, the manifest last. The same again is a no-op."""
+        header = dict(staged.header)
+        version = header.pop("version", None)
+        user = labels.user_metadata
+        manifest = Manifest(
+            id=labels.id,
+            name=header.get("name") or labels.name,
+            type=labels.type or staged.type,
+            materializer=staged.saved.materializer,
+            materializer_version=staged.saved.materializer_version,
+            digest=staged.digest,
+            content=content_segment(staged.digest),
+            files=staged.files,
+            created=datetime.now(UTC).isoformat(),
+            spec=staged.saved.spec,
+            metadata={**staged.saved.metadata, **({"asset": header} if staged.wrapper else {})},
+            wrapper=staged.wrapper,
+            bare=labels.bare,
+            version=version,
+            user_metadata=None if user is None else materializers.encode_json(dict(user)),
+            tags={**header.get("tags", {}), **labels.tags},
+            producer=labels.producer,
+            parents=labels.parents,
+        )
+        data = _dump(manifest)
+        self.put_tree(staged.directory, f"{key}/{manifest.content}", staged.files)
+        before = self._read_or_none(f"{key}/{MANIFEST}")
+        if before is not None:
+            old = Manifest.from_dict(orjson.loads(before))
+            if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
+                manifest, data = old, before
+        if data is not before:
+            self.replace(f"{key}/{MANIFEST}", data)
+        return self._ref(key, manifest, data, staged.saved.length)
+
+    # --- manifests and places -------------------------------------------------------------------------------------------
+
+    def manifest(self, path: str | os.PathLike[str] | ArtifactRef) -> Manifest:
+        """The manifest of an artifact. Raises :class:`~tailrace.ArtifactNotFound` when none is committed there."""
+        expected = path.manifest_digest if isinstance(path, ArtifactRef) else None
+        return self._manifest_at(self.key(path.uri if isinstance(path, ArtifactRef) else path), expected)
+
+    def ref(self, path: str | os.PathLike[str]) -> ArtifactRef:
+        """A reference to the artifact that is committed at a path now."""
+        key = self.key(path)
+        data = self._read_or_none(f"{key}/{MANIFEST}")
+        if data is None:
+            raise self._not_found(key)
+        manifest = Manifest.from_dict(orjson.loads(data))
+        return self._ref(key, manifest, data, manifest.metadata.get("length"))
+
+    def key(self, path: str | os.PathLike[str]) -> str:
+        """The key of a relative path, an absolute path inside the root, or a URI; refuses anything else by name."""
+        text = os.fspath(path)
+        if text == self.root_uri or text.startswith(f"{self.root_uri}/"):
+            text = unquote(text[len(self.root_uri) + 1 :])
+        elif "://" in text:
+            raise InvalidKey(f"{text!r} is not in the store {self.name!r}, whose root is {self.root_uri}.")
+        else:
+            text = self._relative(text)
+        if not text.strip("/"):
+            raise InvalidKey(f"{os.fspath(path)!r} is the root of the store {self.name!r}; name something below it.")
+        return check_key(text)
+
+    def uri(self, key: str) -> str:
+        """The URI of a key."""
+        return f"{self.root_uri}/{quote(key, safe='/._=-', errors='surrogatepass')}"
+
+    def _relative(self, path: str) -> str:
+        return path
+
+    def _read_or_none(self, key: str) -> bytes | None:
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            return None
+
+    def _manifest_at(self, key: str, expected: str | None) -> Manifest:
+        data = self._read_or_none(f"{key}/{MANIFEST}")
+        if data is None:
+            raise self._not_found(key)
+        if expected is not None and digest_bytes(data) != expected:
+            raise IntegrityError(
+                f"The manifest of {self.uri(key)} is not the one that was handed over: it was damaged, or another run "
+                "saved at the same path. Nothing was loaded. Run the step that made it again."
+            )
+        try:
+            return Manifest.from_dict(orjson.loads(data))
+        except (ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(f"The manifest of {self.uri(key)} cannot be read: {error}") from error
+
+    def _not_found(self, key: str) -> ArtifactNotFound:
+        return ArtifactNotFound(
+            f"No artifact {key!r} is committed in the store {self.name!r} at {self.root_uri}. "
+            "list_artifacts() shows what is there."
+        )
+
+    def _ref(self, key: str, manifest: Manifest, data: bytes, length: int | None) -> ArtifactRef:
+        return ArtifactRef(
+            id=manifest.id,
+            uri=self.uri(key),
+            digest=manifest.digest,
+            manifest_digest=digest_bytes(data),
+            type=manifest.type,
+            name=manifest.name,
+            length=length,
+        )
+
+
+def _dump(manifest: Manifest) -> bytes:
+    try:
+        return orjson.dumps(manifest.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except TypeError as error:
+        raise StoreError(f"The metadata of {manifest.name!r} cannot be written as JSON: {error}") from error
+
+
+def _content_digest(materializer: str, version: int, spec: Mapping[str, Any], files: tuple[FileEntry, ...]) -> str:
+    """The digest over the files' digests and what loading needs beside them."""
+    content = [materializer, version, spec, [[entry.path, entry.size, entry.digest] for entry in files]]
+    return digest_bytes(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+
+
+def _key_id(root_uri: str, key: str) -> str:
+    return digest_bytes(f"{root_uri}\0{key}".encode("utf-8", "surrogatepass")).rpartition(":")[2][:16]
+
+
+def _asset_class(name: str, uri: str) -> type[Asset]:
+    """The artifact type of that name, from the classes that are loaded; a stored name never imports anything."""
+    waiting: list[type[Asset]] = [Asset]
+    while waiting:
+        kind = waiting.pop()
+        if type_name(kind) == name:
+            return kind
+        waiting += kind.__subclasses__()
+    module = name.rpartition(".")[0]
+    raise ArtifactNotFound(f"{uri} holds a {name}, and no class of that name is loaded. Import {module!r} first.")

@@ -1,0 +1,59 @@
+"""Stores by URI, or by type and options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from ..core.errors import ConfigError, Problem
+from ..core.plugins import component
+if TYPE_CHECKING:
+    from .base import ArtifactStore
+
+__all__ = ["STORES", "build_artifact_store", "build_store"]
+
+STORES = {"local": "tailrace.stores.local:LocalArtifactStore", "memory": "tailrace.stores.memory:MemoryArtifactStore"}
+"""The stores that come with Tailrace, by type. Others register the entry point group ``tailrace.stores``."""
+
+_SCHEMES = {"file": "local", "memory": "memory"}
+
+
+def build_artifact_store(uri: str | os.PathLike[str], **options: Any) -> ArtifactStore:
+    """The store at ``./dir``, ``dir``, ``~/dir``, ``/dir``, ``file:///dir`` (percent-decoded) or ``memory://name``.
+
+    ``options`` are those of the store's class. Raises :class:`~tailrace.ConfigError` for an unknown scheme.
+    """
+    text = os.fspath(uri)
+    if "://" not in text:
+        return build_store("local", {"base_path": text, **options})
+    scheme = text.partition("://")[0]
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in sorted(_SCHEMES))
+        raise ConfigError("The store cannot be used", [Problem(f"unknown scheme {scheme!r}; known: {known}", text)])
+    parts = urlsplit(text)
+    if scheme == "file":
+        if parts.netloc not in ("", "localhost"):
+            what = f"a file URI names this machine; {parts.netloc!r} is another. Write file:///path"
+            raise ConfigError("The store cannot be used", [Problem(what, text)])
+        return build_store("local", {"base_path": unquote(parts.path), **options})
+    return build_store("memory", {"bucket": unquote(text.partition("://")[2].strip("/")) or "default", **options})
+
+
+def build_store(
+    kind: str,
+    options: Mapping[str, Any],
+    *,
+    name: str = "default",
+    root: Path | None = None,
+    allow_pickle: str = "never",
+) -> ArtifactStore:
+    """The store of a type with its options; a relative ``base_path`` is relative to ``root``."""
+    settings = {"name": name, "allow_pickle": allow_pickle, **options}
+    if kind == "local":
+        path = settings.pop("path", None) or settings.get("base_path") or ".tailrace/artifacts"
+        settings["base_path"] = Path(root or ".") / os.path.expanduser(path)
+    store: ArtifactStore = component("tailrace.stores", kind, STORES)(**settings)
+    return store

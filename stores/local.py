@@ -1,0 +1,232 @@
+"""A folder of this machine as an artifact store: written aside, flushed, renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from ..core.errors import InvalidKey
+from ..core.names import is_content_segment
+from ..core.refs import FileEntry
+from ..materializers.files import digest_file
+from .base import ArtifactStore
+
+__all__ = ["LocalArtifactStore"]
+
+
+class LocalArtifactStore(ArtifactStore):
+    """Artifacts in a folder, made on the first write.
+
+    With ``durable`` (the default) what is committed survives a power cut: every file and folder is flushed (fsync)
+    before the manifest is renamed into place.
+    """
+
+    scheme: ClassVar[str] = "file"
+
+    def __init__(
+        self,
+        base_path: str | os.PathLike[str] = ".tailrace/artifacts",
+        *,
+        name: str = "default",
+        allow_pickle: str = "never",
+        durable: bool = True,
+    ) -> None:
+        super().__init__(name, allow_pickle=allow_pickle, durable=durable)
+        self.base_path = Path(os.path.realpath(os.path.expanduser(base_path)))
+        self._root = str(self.base_path)
+        self._uri = f"file://{quote(self._root, errors='surrogateescape')}".rstrip("/")
+        self._count = 0
+
+    @property
+    def root_uri(self) -> str:
+        """``file:///the/folder``."""
+        return self._uri
+
+    def to_dict(self) -> dict[str, Any]:
+        """The store's settings."""
+        return {"type": "local", "name": self.name, "base_path": self._root, "durable": self.durable}
+
+    def new_staging(self) -> Path:
+        """A hidden folder below the root, so that publishing is a rename."""
+        while True:
+            directory = f"{self._root}/{self._temporary()}"
+            try:
+                os.mkdir(directory)
+            except FileNotFoundError:
+                self._make_folders(self._root)
+            except FileExistsError:
+                continue
+            else:
+                return Path(directory)
+
+    def discard_staging(self, directory: Path) -> None:
+        """Remove a staging folder."""
+        shutil.rmtree(directory, ignore_errors=True)
+
+    def put_tree(self, staging: Path, key: str, files: tuple[FileEntry, ...]) -> None:
+        """Rename the staging folder to its place; where the content already is, mend what is damaged of it."""
+        target = self._place(key)
+        if self.durable:
+            for folder in {str(staging), *(f"{staging}/{os.path.dirname(entry.path)}" for entry in files)}:
+                _flush(folder)
+        try:
+            os.rename(staging, target)
+        except FileNotFoundError:
+            self._make_folders(os.path.dirname(target))
+            self._inside(target, key)
+            self._rename_or_mend(staging, target, files)
+        except OSError:
+            self._rename_or_mend(staging, target, files)
+
+    def _rename_or_mend(self, staging: Path, target: str, files: tuple[FileEntry, ...]) -> None:
+        try:
+            os.rename(staging, target)
+        except OSError:
+            if not os.path.isdir(target):
+                self.discard_staging(staging)
+                raise
+            for entry in files:
+                place = Path(target, entry.path)
+                if not place.is_file() or digest_file(place) != (entry.size, entry.digest):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(staging / entry.path, place)
+            self.discard_staging(staging)
+
+    def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
+        """The folder itself."""
+        return Path(self._place(key))
+
+    def read(self, key: str) -> bytes:
+        """A small file."""
+        try:
+            with open(self._place(key), "rb", buffering=0) as file:
+                return file.readall()
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(key) from error
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write aside, then link: the link fails where there is a file already."""
+        target = self._place(key)
+        temporary = self._write_aside(target, data, self.durable)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        if self.durable:
+            _flush(os.path.dirname(target))
+        return True
+
+    def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
+        """Write aside, flush, rename, flush the folder."""
+        flush = self.durable if durable is None else durable
+        target = self._place(key)
+        temporary = self._write_aside(target, data, flush)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        if flush:
+            _flush(os.path.dirname(target))
+
+    def walk(self, prefix: str = "", *, contents: bool = False) -> Iterator[str]:
+        """The keys that start with the prefix."""
+        start = prefix.rpartition("/")[0]
+        if ".." in start.split("/") or prefix.startswith("/"):
+            raise InvalidKey(f"The prefix {prefix!r} is not below the store's root.")
+        top = f"{self._root}/{start}" if start else self._root
+        for folder, folders, files in os.walk(top):
+            folders[:] = [
+                name for name in folders if not name.startswith(".tmp-") and (contents or not is_content_segment(name))
+            ]
+            relative = folder[len(self._root) + 1 :]
+            for name in files:
+                key = f"{relative}/{name}" if relative else name
+                if key.startswith(prefix) and not name.startswith(".tmp-"):
+                    yield key
+
+    def remove(self, key: str) -> None:
+        """Remove a file or a folder."""
+        target = self._place(key)
+        try:
+            os.unlink(target)
+        except (IsADirectoryError, PermissionError):
+            shutil.rmtree(target)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+
+    def _relative(self, path: str) -> str:
+        if not os.path.isabs(path):
+            return path
+        absolute = os.path.normpath(path)
+        for root in (self._root, os.path.realpath(self._root)):
+            if absolute.startswith(f"{root}/"):
+                return absolute[len(root) + 1 :]
+        raise InvalidKey(f"{path!r} is not inside the store {self.name!r}, whose root is {self._root!r}.")
+
+    def _place(self, key: str) -> str:
+        target = f"{self._root}/{key}"
+        self._inside(target, key)
+        return target
+
+    def _inside(self, target: str, key: str) -> None:
+        """Refuse a key that a symbolic link would take out of the root."""
+        folder = os.path.dirname(target)
+        real = os.path.realpath(folder)
+        if real != folder and real != self._root and not real.startswith(f"{self._root}/"):
+            raise InvalidKey(f"The key {key!r} leaves the store's root {self._root!r} through a symbolic link.")
+
+    def _temporary(self) -> str:
+        self._count += 1
+        return f".tmp-{os.getpid():x}-{os.urandom(4).hex()}-{self._count:x}"
+
+    def _write_aside(self, target: str, data: bytes, flush: bool) -> str:
+        folder = os.path.dirname(target)
+        temporary = f"{folder}/{self._temporary()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            fd = os.open(temporary, flags, 0o644)
+        except FileNotFoundError:
+            self._make_folders(folder)
+            fd = os.open(temporary, flags, 0o644)
+        try:
+            view = memoryview(data)
+            while len(view):
+                view = view[os.write(fd, view) :]
+            if flush:
+                os.fsync(fd)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        finally:
+            os.close(fd)
+        return temporary
+
+    def _make_folders(self, folder: str) -> None:
+        """Make a folder and those above it; flush the parents of the new ones, so that the names last."""
+        missing = []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        for path in reversed(missing):
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                continue
+            if self.durable:
+                _flush(os.path.dirname(path))
+
+
+def _flush(folder: str) -> None:
+    """Flush a folder's entries to the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
