@@ -23,7 +23,7 @@ _WHERE = {
     ".stores.local": "LocalArtifactStore",
     ".stores.memory": "MemoryArtifactStore",
     ".stores.build": "build_artifact_store",
-    ".materializers": "materializer_for",
+    ".materializers.registry": "materializer_for",
     ".routing.stacks": "use_stack",
     ".adapters.handle": "current_run start_run",
 }
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from .core.errors import StepFailed as StepFailed
     from .core.errors import StepTimeout as StepTimeout
     from .core.errors import StoreError as StoreError
-    from .materializers import materializer_for as materializer_for
+    from .materializers.registry import materializer_for as materializer_for
     from .routing.stacks import use_stack as use_stack
     from .stores.base import ArtifactStore as ArtifactStore
     from .stores.build import build_artifact_store as build_artifact_store

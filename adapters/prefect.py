@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import inspect
 import logging
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -127,7 +128,7 @@ def _flow(plan: Plan, *, variable: str, module: str, name: str, options: Mapping
     body.__doc__ = plan.description or None
     body.__signature__ = _signature(plan)  # type: ignore[attr-defined]
     body.__annotations__ = {key: item.annotation for key, item in body.__signature__.parameters.items()}  # type: ignore[attr-defined]
-    return Flow(body, name=name, **options)
+    return Flow(body, name=re.sub(r"[/%&<>]", "-", name), **options)  # Prefect refuses these
 
 
 def _signature(plan: Plan) -> inspect.Signature:
@@ -150,7 +151,7 @@ def _run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> Non
     futures: dict[str, Any] = {}
     waiting: deque[PrefectFuture[Any]] = deque()
     errors: list[BaseException] = []
-    lost: dict[str, str] = {}
+    lost: dict[str, str] = {}  # by node, the upstream node (or itself) because of which it has no result
     for node in plan.nodes:
         upstream = next((name for name in node.upstream if name in lost), None)
         if upstream is not None:
@@ -170,14 +171,14 @@ def _run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> Non
             made.append(tasks[node.name].submit(run=opaque(run), inputs=inputs, index=index))
             waiting.append(made[-1])
         futures[node.name] = made if node.mapped else made[0]
-    failed = {name: _failure(node_futures) for name, node_futures in futures.items()}
     for node in plan.nodes:
-        because = lost.get(node.name) or next((up for up in node.upstream if failed.get(up)), None)
-        if because is not None and because != node.name:
-            failed[node.name] = failed.get(because)
-            skip_step(run, node.name, because)
-        elif failed.get(node.name):
-            errors.append(failed[node.name])  # type: ignore[arg-type]  # just checked
+        upstream = next((name for name in node.upstream if name in lost), None)
+        if upstream is not None:
+            lost[node.name] = upstream
+            skip_step(run, node.name, upstream)
+        elif node.name in futures and (failure := _failure(futures[node.name])) is not None:
+            lost[node.name] = node.name
+            errors.append(failure)
     if errors:
         raise errors[0]
 

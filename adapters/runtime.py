@@ -7,7 +7,6 @@ knows which engine it is, so the artifacts, digests, lineage, tracker entries an
 from __future__ import annotations
 
 import contextvars
-import inspect
 import os
 import threading
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
-from ..core.annotations import asset_type, item_type
+from ..core.annotations import asset_type, concrete, item_type
 from ..core.assets import Asset
 from ..core.errors import MaterializationError, StepFailed
 from ..core.plan import Fixed, FromOutput, FromParam, Node, Plan
@@ -231,8 +230,8 @@ def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:
         return value if isinstance(value, Asset) else declared.wrap(value, manifest.name)
     if not isinstance(value, Asset):
         return value
-    plain = wanted if isinstance(wanted, type) else None
-    if plain is None or plain is inspect.Parameter.empty or plain is Any:
+    plain = concrete(wanted) if wanted is not None else None
+    if plain is None:
         return value.data if manifest.bare else value
     return value if isinstance(value, plain) else value.data
 

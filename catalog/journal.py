@@ -105,7 +105,9 @@ class Journal:
         ]
         if first.run.pipeline == again.run.pipeline and not differing:
             return
-        what = f"with other values of {', '.join(differing)}" if differing else f"of the pipeline {first.run.pipeline!r}"
+        what = f"of the pipeline {first.run.pipeline!r}"
+        if first.run.pipeline == again.run.pipeline:
+            what = f"with other values of {', '.join(differing)}"
         raise RunConflict(f"The run id {self.run_id!r} is taken by a run {what}. Choose another run id.")
 
     def record(self) -> RunRecord | None:

@@ -1,1 +1,12 @@
-"""TODO."""
+"""The ``tailrace`` command: what a person or a shell script asks of pipelines, runs and artifacts."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command with the process's arguments; exits with 0, 1 (a step failed), 2 (usage, configuration) or 130."""
+    from .app import app
+
+    app(prog_name="tailrace")

@@ -15,7 +15,7 @@ from typing import Any
 
 from .assets import Asset
 
-__all__ = ["asset_type", "compatible", "conforms", "describe", "item_type"]
+__all__ = ["asset_type", "compatible", "concrete", "conforms", "describe", "item_type"]
 
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
 
@@ -53,7 +53,7 @@ def _union(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _concrete(annotation: Any) -> type | None:
+def concrete(annotation: Any) -> type | None:
     """The plain class of an annotation, or None where nothing certain can be said of it."""
     if annotation is None:
         return type(None)
@@ -85,7 +85,7 @@ def compatible(given: Any, wanted: Any) -> bool:
 
 
 def _fits(given: Any, wanted: Any) -> bool:
-    one, other = _concrete(given), _concrete(wanted)
+    one, other = concrete(given), concrete(wanted)
     if one is None or other is None:
         return True
     try:
@@ -108,7 +108,7 @@ def _value_fits(value: Any, annotation: Any) -> bool:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:
         return value in args
-    plain = _concrete(annotation)
+    plain = concrete(annotation)
     if plain is None or annotation is inspect.Parameter.empty or issubclass(plain, Asset):
         return True
     if plain in (int, float) and isinstance(value, bool):

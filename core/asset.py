@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from .errors import AssetError
 
-__all__ = ["Asset", "jsonable"]
+__all__ = ["Asset", "jsonable", "kind_of", "scalar"]
 
 
 class Asset:
@@ -98,10 +98,7 @@ class Asset:
         names = ("name", "version", "metadata", "tags", *self.fields)
         header = {name: value for name in names if (value := getattr(self, name)) is not None and value != {}}
         kind = type(self).__name__
-        return self._stored(), jsonable(header, f"{kind} {self.name!r}" if self.name else kind)
-
-    def _stored(self) -> Any:
-        return self.data
+        return self.data, jsonable(header, f"{kind} {self.name!r}" if self.name else kind)
 
     @classmethod
     def from_parts(cls, data: Any, header: Mapping[str, Any]) -> Self:

@@ -94,7 +94,7 @@ class Dataset(Asset):
         """Two datasets: a random share ``train`` of the rows, and the rest; in each the rows keep their order.
 
         The same seed and number of rows choose the same rows, on every machine. Named ``<name>-train`` and
-        ``<name>-test``; this dataset is the parent of both. Frames, arrays, lists and mappings of columns can be split;
+        ``<name>-test``, with everything else as it is here. Frames, arrays, lists and mappings of columns can be split;
         anything else, and a share outside 0 to 1, is an :class:`AssetError`.
         """
         if not 0 < train < 1:
@@ -113,7 +113,7 @@ class Dataset(Asset):
         data = _take(self.data, rows)
         if data is None:
             raise AssetError(f"{self!r} cannot be split by rows; load it as a frame, an array or a list first.")
-        part = self._copy(data=data, name=f"{self.name or 'data'}-{suffix}", parents=(self,))
+        part = self._copy(data=data, name=f"{self.name or 'data'}-{suffix}")
         part.schema = dataset_schema(data)
         part.statistics = part._count()
         return part

@@ -64,7 +64,7 @@ def check_key(key: str) -> str:
     cleaned = key[:-1] if key.endswith("/") else key
     if "\0" in cleaned:
         raise InvalidKey(f"The key {key!r} holds a NUL byte.")
-    if cleaned.startswith("/") or "\\" in cleaned or re.match(r"^[A-Za-z]:", cleaned):
+    if cleaned.startswith("/") or "\\" in cleaned or re.match(r"[A-Za-z]:/", cleaned):
         raise InvalidKey(f"The key {key!r} is not relative to the store's root.")
     parts = cleaned.split("/")
     for part in parts:

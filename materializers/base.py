@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from .files import FileReader, FileWriter
 
-__all__ = ["Materializer"]
+__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec"]
 
 Spec = dict[str, Any]
 
@@ -16,7 +16,8 @@ Spec = dict[str, Any]
 class Materializer(Protocol):
     """Saves the values of some types as files and restores them exactly.
 
-    ``name`` and ``version`` (of the format) are written in the manifest and choose the materializer when loading.
+    ``name`` and ``version`` (of the format) are written in the manifest and choose the materializer when loading; a
+    materializer also loads what its older versions wrote, and puts into the spec what it needs to tell them apart.
     ``executes_code`` marks pickle-family formats, which need the stack's permission both ways.
     """
 
@@ -38,4 +39,24 @@ class Materializer(Protocol):
 
     def describe(self, value: Any) -> dict[str, Any]:
         """JSON-able metadata for people and the catalog (shape, schema, dtypes, ...), in under 10 ms per 100 MB."""
+        ...
+
+
+SaveMember = Callable[[Any, str, FileWriter], dict[str, Any]]
+"""Saves a member by its own materializer: value, place (``"['train']"``), folder; returns what LoadMember needs."""
+
+LoadMember = Callable[[Mapping[str, Any], FileReader], Any]
+"""Loads a member: what SaveMember returned, and its folder."""
+
+
+@runtime_checkable
+class Container(Materializer, Protocol):
+    """A materializer whose values hold values that other materializers save."""
+
+    def save_with(self, value: Any, files: FileWriter, save_member: SaveMember) -> Spec:
+        """Like ``save``; members that this materializer cannot hold go through ``save_member``."""
+        ...
+
+    def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember) -> Any:
+        """Like ``load``, for what :meth:`save_with` wrote."""
         ...

@@ -173,15 +173,16 @@ class FileWriter:
         return Path(target)
 
     def discard(self) -> None:
-        """Take back what was written so far in this folder of the artifact: the value is saved another way."""
-        for full in [name for name in {*self._entries, *self._by_path} if name.startswith(self._prefix)]:
-            self._entries.pop(full, None)
-            self._by_path.discard(full)
-            target = self.directory / full
-            if target.is_dir():
-                shutil.rmtree(target)
+        """Take back everything written so far in this folder of the artifact: the value is saved another way."""
+        for full in [name for name in self._entries if name.startswith(self._prefix)]:
+            del self._entries[full]
+        self._by_path.difference_update([name for name in self._by_path if name.startswith(self._prefix)])
+        folder = self.directory / self._prefix
+        for item in folder.iterdir() if folder.exists() else ():
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
             else:
-                target.unlink(missing_ok=True)
+                item.unlink()
 
     def finish(self) -> tuple[FileEntry, ...]:
         """The entry of every file, sorted by path. Digests what libraries wrote by themselves."""

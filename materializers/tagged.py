@@ -75,8 +75,11 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
 # ---- is it plain? Level by level, so that the loops run in C: a tenth of the cost of walking in Python.
 
 
-def is_plain(value: Any) -> bool:
-    """Whether plain JSON holds the value exactly. A cyclic value may pass; :func:`dumps` then refuses it."""
+def is_plain(value: Any, *, tags: bool = False) -> bool:
+    """Whether plain JSON holds the value exactly. A cyclic value may pass; :func:`dumps` then refuses it.
+
+    With ``tags`` the value may be, or hold, what :func:`encode` returned.
+    """
     level: list[Any] = [value]
     seen: set[int] = set()
     while level:
@@ -88,7 +91,8 @@ def is_plain(value: Any) -> bool:
         fresh = {id(item): item for item in level if type(item) in _CONTAINERS and id(item) not in seen}
         seen.update(fresh)
         dicts = [item for item in fresh.values() if type(item) is dict]
-        if not plain_keys(list(chain.from_iterable(dicts))):
+        keys = list(chain.from_iterable(dicts))
+        if not (plain_keys(keys) or (tags and plain_keys([key for key in keys if key != TAG]))):
             return False
         lists = (item for item in fresh.values() if type(item) is list)
         level = list(chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, dicts))))
@@ -190,7 +194,7 @@ class Encoder:
 Handler = Callable[[Encoder, Any], Any]
 
 
-def tag(kind: str, value: Any, **more: Any) -> dict[str, Any]:
+def tag(kind: str, value: Any, /, **more: Any) -> dict[str, Any]:
     """A tagged node."""
     return {TAG: kind, **more, "v": value}
 

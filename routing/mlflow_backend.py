@@ -29,6 +29,7 @@ __all__ = ["DEFAULT_URI", "MlflowBackend", "masked", "quiet"]
 DEFAULT_URI = "sqlite:///.tailrace/mlflow.db"
 
 _PATIENCE = 15.0  # seconds; MLflow's own client retries for minutes, and only then says that nobody answers
+_ANSWER = 5.0  # seconds for one answer
 _WAIT = "?timeout=60"  # seconds that a process waits while others write to a SQLite file; 5 is the default
 _CHATTY = (
     "alembic.runtime.migration",
@@ -213,7 +214,7 @@ def _await_server(uri: str) -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            status = requests.get(f"{uri.rstrip('/')}/health", timeout=5, allow_redirects=False).status_code
+            status = requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER, allow_redirects=False).status_code
             if status not in {502, 503, 504}:
                 return
             problem = f"it answers with status {status}"

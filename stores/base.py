@@ -14,13 +14,14 @@ from urllib.parse import quote, unquote
 
 import orjson
 
-from .. import materializers
 from ..core.assets import Asset
 from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
 from ..core.names import MANIFEST, check_key, content_segment
 from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer
 from ..core.typenames import type_name
 from ..materializers.files import FileReader, FileWriter, digest_bytes
+from ..materializers.registry import Saved, load, save
+from ..materializers.tagged import decode, encode
 from .layout import default_path, run_start
 
 __all__ = ["ArtifactStore", "Labels", "Staged"]
@@ -48,7 +49,7 @@ class Staged:
     type: str
     digest: str
     files: tuple[FileEntry, ...]
-    saved: materializers.Saved
+    saved: Saved
     wrapper: str
     header: Mapping[str, Any]
     seconds: float
@@ -147,7 +148,7 @@ class ArtifactStore(ABC):
         files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
         if _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files) != manifest.digest:
             raise IntegrityError(f"The manifest of {self.uri(key)} does not match its own digest. Nothing was loaded.")
-        data = materializers.load(manifest.materializer, manifest.materializer_version, files, manifest.spec)
+        data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec)
         if not manifest.wrapper:
             return data, manifest
         header = {**manifest.metadata.get("asset", {}), "version": manifest.version}
@@ -171,8 +172,8 @@ class ArtifactStore(ABC):
 
     def list_artifacts(self, prefix: str = "") -> list[str]:
         """The paths of all artifacts that start with the prefix: relative to the root, recursive, sorted."""
-        end = len(MANIFEST) + 1
-        return sorted(key[:-end] for key in self.walk(prefix) if key.endswith(f"/{MANIFEST}"))
+        paths = (key[: -len(MANIFEST) - 1] for key in self.walk(prefix) if key.endswith(f"/{MANIFEST}"))
+        return sorted(path for path in paths if path.startswith(prefix))
 
     def get_metadata(self, path: str | os.PathLike[str]) -> dict[str, Any] | None:
         """The metadata that was saved with the artifact; None if there was none, or no artifact."""
@@ -180,12 +181,12 @@ class ArtifactStore(ABC):
             found = self.manifest(path).user_metadata
         except ArtifactNotFound:
             return None
-        return None if found is None else materializers.decode_json(dict(found))
+        return None if found is None else decode(dict(found))
 
     def size(self, path: str | os.PathLike[str]) -> int:
         """Bytes of content at a path: of the artifact there and of all below it; 0 if there is nothing."""
         key = self.key(path)
-        below = [found for found in self.list_artifacts(f"{key}/")]
+        below = self.list_artifacts(f"{key}/")
         here = [key] if self.exists(key) else []
         return sum(self.manifest(found).size_bytes for found in [*here, *below])
 
@@ -222,7 +223,7 @@ class ArtifactStore(ABC):
         directory = self.new_staging()
         try:
             writer = FileWriter(directory, durable=self.durable, allow_pickle=self.allow_pickle)
-            saved = materializers.save(data, writer)
+            saved = save(data, writer)
             files = writer.finish()
         except BaseException:
             self.discard_staging(directory)
@@ -260,7 +261,7 @@ class ArtifactStore(ABC):
             wrapper=staged.wrapper,
             bare=labels.bare,
             version=version,
-            user_metadata=None if user is None else materializers.encode_json(dict(user)),
+            user_metadata=None if user is None else encode(dict(user)),
             tags={**header.get("tags", {}), **labels.tags},
             producer=labels.producer,
             parents=labels.parents,

@@ -48,7 +48,7 @@ class MlflowTracker:
         self._claim = f"mlflow-{hashlib.sha256(self._backend.configured.encode()).hexdigest()[:12]}"
         self._lock = threading.Lock()
 
-    # --- the run ----------------------------------------------------------------------------------------------------
+    # --- the run ------------------------------------------------------------------------------------------------------
 
     def open_run(self, run: Run, claims: Claims) -> str:
         """The id of the MLflow run, found or made, with the status RUNNING.

@@ -1,0 +1,26 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["AsJson", "Config", "Limit", "Stack", "Target"]
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE[:NAME]",
+        help="A Python file, or a name: flows/NAME.py, pipelines/NAME.py or NAME.py. "
+        ":NAME picks one of several pipelines in it.",
+        show_default=False,
+    ),
+]
+Stack = Annotated[str | None, typer.Option("--stack", metavar="NAME", help="The stack. Default: the active one.")]
+Config = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="The configuration. Default: the nearest tailrace.yaml upward."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="The most to list, newest first.")]

@@ -1,0 +1,121 @@
+"""A run while it goes on: a table that fills on a terminal, a line for each event elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..adapters.events import StepEvent
+from ..core.results import StepResult, TaskRecord
+from .show import duration, size, styled, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["Progress", "following"]
+
+_MARKS = {"completed": "✓", "failed": "✗", "cancelled": "✗", "skipped": "–", "waiting": "·"}
+
+
+@dataclass
+class _Step:
+    """What is known of one step so far."""
+
+    running: set[int | None] = field(default_factory=set)
+    ended: dict[int | None, TaskRecord] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def state(self) -> str:
+        """``running``, ``waiting``, or how it ended."""
+        if self.running or not self.ended:
+            return "running" if self.running else "waiting"
+        return StepResult("", tuple(self.ended.values())).state
+
+    def note(self, event: StepEvent) -> None:
+        """Take note of an event. A task that is tried again counts once, as running."""
+        self.message = event.message
+        if event.record is None:
+            self.running.add(event.map_index)
+            self.ended.pop(event.map_index, None)
+        else:
+            self.running.discard(event.map_index)
+            self.ended[event.map_index] = event.record
+            self.message = event.record.error
+
+
+class Progress:
+    """Keeps what a run's events say. Called from the threads that the tasks run in."""
+
+    def __init__(self, console: Console, steps: Sequence[str]) -> None:
+        self.console = console
+        self.steps = {name: _Step() for name in steps}
+        self.run_id = ""
+        self.live = console.is_terminal
+        self._lock = threading.Lock()
+        self._spinner: Any = None
+
+    def __call__(self, event: StepEvent) -> None:
+        """Take note of an event, and show it."""
+        with self._lock:
+            self.run_id = event.run_id
+            self.steps.setdefault(event.step, _Step()).note(event)
+            if not self.live:
+                self.console.print(_line(event), soft_wrap=True)
+
+    def __rich__(self) -> Table:
+        """The table as it is now."""
+        from rich.spinner import Spinner
+
+        if self._spinner is None:
+            self._spinner = Spinner("dots", style="cyan")
+        made = table("", "Step", ">Seconds", "")
+        made.show_header = False
+        with self._lock:
+            for name, step in self.steps.items():
+                state = step.state
+                mark = self._spinner if state == "running" else styled(state, _MARKS[state])
+                seconds = duration(sum(record.seconds for record in step.ended.values())) if step.ended else ""
+                made.add_row(mark, styled("skipped" if state == "waiting" else "", name), seconds, _notes(step))
+        return made
+
+
+def _notes(step: _Step) -> str:
+    """What is worth a few words beside the step's name."""
+    if step.message:
+        return step.message.partition("\n")[0]
+    done, tasks = len(step.ended), len(step.ended) + len(step.running)
+    if tasks > 1 or any(index is not None for index in step.ended):
+        return f"{done} of {tasks} tasks" if step.running else f"{tasks} tasks"
+    return ", ".join(map(_made, step.ended.values()))
+
+
+def _made(record: TaskRecord) -> str:
+    return ", ".join(
+        f"{name} ({size(record.timings.get(name, {}).get('bytes'))})" for name in record.outputs
+    )
+
+
+def _line(event: StepEvent) -> str:
+    name = event.step if event.map_index is None else f"{event.step}[{event.map_index}]"
+    if event.record is None:
+        return f"{event.kind:<9}  {name}" + (f"  {event.message}" if event.message else "")
+    record = event.record
+    rest = record.error.partition("\n")[0] or _made(record)
+    return "  ".join(part for part in (f"{record.state:<9}", name, duration(record.seconds), rest) if part)
+
+
+@contextmanager
+def following(progress: Progress) -> Iterator[Progress]:
+    """Show the run's progress during the block."""
+    if not progress.live:
+        yield progress
+        return
+    from rich.live import Live
+
+    with Live(progress, console=progress.console, refresh_per_second=8):
+        yield progress

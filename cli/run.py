@@ -1,0 +1,220 @@
+"""``tailrace run``: a pipeline to its end, with its progress, and where everything went."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import AsJson, Config, Stack, Target
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..core.errors import StepFailed
+    from ..core.results import RunResult, TaskRecord
+    from .progress import Progress
+
+__all__ = ["run"]
+
+
+def run(
+    target: Target,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param",
+            "-p",
+            metavar="NAME=VALUE",
+            help="A parameter of the pipeline, of its annotated type; lists and mappings as YAML or JSON.",
+        ),
+    ] = None,
+    stack: Stack = None,
+    orchestrator: Annotated[
+        str | None, typer.Option("--orchestrator", metavar="TYPE", help="local or inline. Default: the stack's.")
+    ] = None,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="The run's id. The id of an earlier run continues that one."),
+    ] = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Run a pipeline, and show where everything went.
+
+    Exit codes: 0 success, 1 a step failed, 2 usage or configuration, 130 interrupted.
+    """
+    from ..core.errors import StepFailed
+    from .load import find_pipeline
+    from .params import parse_params
+    from .progress import Progress, following
+    from .show import console, print_json
+
+    with _stdout_for_json(json):
+        pipeline = find_pipeline(target)
+        params = parse_params(pipeline, param or ())
+        out = console(stderr=json)
+        progress = Progress(out, [node.name for node in pipeline.plan(params).nodes])
+        failure: StepFailed | None = None
+        try:
+            with following(progress):
+                result = pipeline.run(
+                    params, stack=stack, orchestrator=orchestrator, run_id=run_id, config=config, on_event=progress
+                )
+        except StepFailed as error:
+            if error.result is None:
+                raise
+            failure, result = error, error.result
+        except KeyboardInterrupt:
+            _tell_where(progress, run_id)
+            raise
+        if failure:
+            _tell_failure(failure, result)
+        elif not json:
+            _summary(out, result)
+    if json:
+        print_json(_as_json(result, failure))
+    if failure:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _stdout_for_json(wanted: bool) -> Iterator[None]:
+    """Keep standard output for the JSON document: what steps, and processes of theirs, print goes to standard error."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _tell_where(progress: Progress, run_id: str | None) -> None:
+    from .show import console
+
+    known = progress.run_id or run_id
+    if known:
+        console(stderr=True).print(f"The run's record: tailrace runs show {known}", soft_wrap=True)
+
+
+def _tell_failure(failure: StepFailed, result: RunResult) -> None:
+    from .show import console
+    from .trouble import trimmed
+
+    out = console(stderr=True)
+    out.print(trimmed(failure.__cause__), soft_wrap=True)
+    what = f"Step {failure.step!r} failed" if failure.step else "The run failed"
+    out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red", soft_wrap=True)
+    out.print(f"The run's record: tailrace runs show {result.run_id}", soft_wrap=True)
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+def _summary(out: Console, result: RunResult) -> None:
+    """The steps (on a terminal they are there already), the artifacts, and what to type next."""
+    from .show import duration, lines, styled, table
+
+    if not out.is_terminal:
+        steps = table("Step", "State", ">Seconds", ">Tasks")
+        for step in result.steps.values():
+            mapped = any(task.map_index is not None for task in step.tasks)
+            tasks = str(len(step.tasks)) if mapped else ""
+            steps.add_row(step.name, styled(step.state), f"{step.duration:.2f}", tasks)
+        out.print()
+        out.print(steps)
+    out.print()
+    artifacts = _artifacts(result)
+    if artifacts:
+        out.print(_artifact_table(artifacts))
+        out.print()
+    done = f"{result.state} in {duration(result.seconds)}, stack {result.stack}, orchestrator {result.orchestrator}"
+    last = f"tailrace lineage {artifacts[-1]['id']}" if artifacts else ""
+    out.print(
+        lines(
+            [
+                ("Run", result.run_id),
+                ("", done),
+                ("Tracker", result.tracker_url),
+                ("Next", f"tailrace runs show {result.run_id}"),
+                ("", last),
+            ]
+        )
+    )
+
+
+def _artifact_table(artifacts: list[dict[str, Any]]) -> Any:
+    from .show import place, size, table
+
+    folder = os.path.commonprefix([item["uri"] for item in artifacts]).rpartition("/")[0]
+    given = [name for name in ("tracker", "registry") if any(item[name] for item in artifacts)]
+    made = table("Artifact", "Type", ">Size", f"Below {place(folder)}/", *(name.capitalize() for name in given))
+    for item in artifacts:
+        name = item["name"] if item["map_index"] is None else f"{item['name']}[{item['map_index']}]"
+        path = item["uri"].removeprefix(f"{folder}/")
+        made.add_row(name, item["type"], size(item["size_bytes"]), path, *(_destination(item[key]) for key in given))
+    return made
+
+
+def _destination(text: str | None) -> str:
+    """``mlflow:cancer/3`` as it is; of a tracker only its name, since its run is the same for all."""
+    name, _, rest = (text or "").partition(":")
+    return text or "" if "/" in rest or name == "failed" else name
+
+
+def _artifacts(result: RunResult) -> list[dict[str, Any]]:
+    return [item for step in result.steps.values() for task in step.tasks for item in _stored(result.run_id, task)]
+
+
+def _stored(run_id: str, task: TaskRecord) -> Iterator[dict[str, Any]]:
+    for output, ref in [*task.outputs.items(), *((ref.name, ref) for ref in task.extra)]:
+        reached = task.destinations.get(output, {})
+        yield {
+            "id": ref.id,
+            "name": ref.name,
+            "type": ref.type,
+            "step": task.step,
+            "output": output,
+            "map_index": task.map_index,
+            "run_id": run_id,
+            "uri": ref.uri,
+            "digest": ref.digest,
+            "size_bytes": task.timings.get(output, {}).get("bytes"),
+            "tracker": reached.get("tracker"),
+            "registry": reached.get("registry"),
+        }
+
+
+def _as_json(result: RunResult, failure: StepFailed | None) -> dict[str, Any]:
+    steps = [
+        {
+            "name": step.name,
+            "state": step.state,
+            "seconds": step.duration,
+            "tasks": len(step.tasks),
+            "error": next((task.error for task in step.tasks if task.error), None),
+        }
+        for step in result.steps.values()
+    ]
+    return {
+        "run_id": result.run_id,
+        "state": result.state,
+        "pipeline": result.pipeline,
+        "stack": result.stack,
+        "orchestrator": result.orchestrator,
+        "seconds": result.seconds,
+        "tracker_url": result.tracker_url or None,
+        "failed_step": failure.step if failure else None,
+        "steps": steps,
+        "artifacts": _artifacts(result),
+    }

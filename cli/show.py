@@ -1,0 +1,133 @@
+"""How things look: tables, sizes, durations, times, JSON. Piped output is plain, whole lines without control codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+__all__ = ["console", "duration", "listing", "place", "print_json", "size", "styled", "table", "when"]
+
+_WIDE = 100_000  # columns of an output that is no terminal: nothing is folded or cut there
+_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "skipped": "dim"}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal, or the file or pipe that stands for it."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _WIDE
+    return made
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: ``812 B``, ``4.1 kB``, ``3.0 GB`` (powers of 1000)."""
+    if count is None:
+        return ""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= 1000
+        if count < 999.95 or unit == "TB":
+            break
+    return f"{count:.1f} {unit}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: ``0.3 ms``, ``1.24 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 0.1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 99.5:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def when(text: str | datetime | None) -> str:
+    """A recorded time in UTC, to the second: ``2026-11-21 12:05:00``."""
+    if not text:
+        return ""
+    time = datetime.fromisoformat(text) if isinstance(text, str) else text
+    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def place(uri: str) -> str:
+    """A URI for people: a local one is the path, from here where it lies below the working directory."""
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        return uri
+    path = Path(unquote(parts.path))
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def styled(state: str) -> Any:
+    """A state in its colour."""
+    from rich.text import Text
+
+    return Text(state, _STYLES.get(state, ""))
+
+
+def table(*columns: str) -> Table:
+    """An empty table without lines. A column whose name starts with ``>`` is aligned to the right."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        right = name.startswith(">")
+        made.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    return made
+
+
+def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, json: bool, empty: str) -> None:
+    """Print flat rows: as a JSON list, or as a table of ``columns`` (key to heading, see :func:`table`)."""
+    if json:
+        print_json(rows)
+    elif not rows:
+        console(stderr=True).print(empty)
+    else:
+        made = table(*columns.values())
+        for row in rows:
+            made.add_row(*(_cell(key, row.get(key)) for key in columns))
+        console().print(made)
+
+
+def _cell(key: str, value: Any) -> Any:
+    if value is None:
+        return ""
+    if key == "state":
+        return styled(value)
+    known = {"size_bytes": size, "seconds": duration, "started": when, "created": when, "uri": place}
+    return known[key](value) if key in known else str(value)
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document. Numbers that JSON does not have are null."""
+    import orjson
+
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    print(orjson.dumps(data, default=repr, option=options).decode())
+
+
+def lines(values: Iterable[tuple[str, Any]]) -> Table:
+    """Names and what they stand for, one a line; those without a value are left out."""
+    from rich.table import Table
+
+    made = Table.grid(padding=(0, 2, 0, 0))
+    made.add_column(style="dim")
+    made.add_column(overflow="fold")
+    for name, value in values:
+        if value not in (None, ""):
+            made.add_row(name, value if hasattr(value, "__rich_console__") or hasattr(value, "plain") else str(value))
+    return made

@@ -1,0 +1,88 @@
+"""Plain Python values and containers: one readable ``value.json``, exact; see ``tagged`` for the format.
+
+A member that JSON cannot hold (an array, a frame, a model) is saved by its own materializer in a folder beside the JSON
+(``item-0``, ``item-1``, ... in the order they are met), which refers to it. Bytes are a file of just these bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ..core.errors import MaterializationError
+from .base import LoadMember, SaveMember, Spec
+from .files import FileReader, FileWriter
+from .tagged import TAG, decode, dumps, encode, loads, tag, type_name
+
+__all__ = ["PlainMaterializer"]
+
+_SHOWN_KEYS = 50
+_SHOWN_TEXT = 200
+
+
+class PlainMaterializer:
+    """int, str, list, dict, datetime, Enum, dataclass, pydantic model and the like, exactly as they were."""
+
+    name: ClassVar[str] = "plain"
+    version: ClassVar[int] = 1
+    executes_code: ClassVar[bool] = False
+
+    def save(self, value: Any, files: FileWriter) -> Spec:
+        """Without members of other materializers, which are refused here."""
+        return self._save(value, files, None)
+
+    def save_with(self, value: Any, files: FileWriter, save_member: SaveMember) -> Spec:
+        """``{"tagged": True}`` when the JSON is more than plain, ``{"bytes": kind}`` for bytes."""
+        return self._save(value, files, save_member)
+
+    def _save(self, value: Any, files: FileWriter, save_member: SaveMember | None) -> Spec:
+        if type(value) in (bytes, bytearray):
+            files.write("value.bin", value)
+            return {"bytes": type(value).__name__}
+        count = 0
+
+        def leaf(item: Any, where: str) -> Any:
+            nonlocal count
+            if save_member is None or not where:
+                raise MaterializationError(f"it is a {type_name(type(item))}, which has no exact form in JSON")
+            folder = f"item-{count}"
+            count += 1
+            return tag("member", save_member(item, where, files.within(folder)), folder=folder)
+
+        tree = encode(value, leaf)
+        files.write("value.json", dumps(tree))
+        return {} if tree is value else {"tagged": True}
+
+    def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
+        """The value; for one without members."""
+        return self._load(files, spec, None)
+
+    def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember) -> Any:
+        """The value with its members."""
+        return self._load(files, spec, load_member)
+
+    def _load(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember | None) -> Any:
+        if "bytes" in spec:
+            data = files.read("value.bin")
+            return bytearray(data) if spec["bytes"] == "bytearray" else bytes(data)
+        tree = loads(files.read("value.json"))
+        if not spec.get("tagged"):
+            return tree
+
+        def leaf(node: Any) -> Any:
+            if node[TAG] != "member" or load_member is None:
+                raise MaterializationError(f"the stored JSON has a value of the unknown kind {node[TAG]!r}")
+            return load_member(node["v"], files.within(node["folder"]))
+
+        return decode(tree, leaf)
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        """The length, the first keys, and a short value itself."""
+        about: dict[str, Any] = {}
+        if hasattr(value, "__len__"):
+            about["length"] = len(value)
+        if isinstance(value, dict):
+            about["keys"] = [str(key)[:_SHOWN_TEXT] for key, _ in zip(value, range(_SHOWN_KEYS), strict=False)]
+        if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _SHOWN_TEXT):
+            about["value"] = repr(value) if not isinstance(value, str) else value
+        return about

@@ -1,0 +1,278 @@
+"""Both engines run the same plan to the same artifacts, and say the same when a step fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tailrace import (
+    MaterializationError,
+    MemoryArtifactStore,
+    Metrics,
+    Model,
+    Pipeline,
+    RunConflict,
+    StepFailed,
+    current_run,
+    pipeline,
+    start_run,
+    step,
+)
+from tailrace.adapters.events import StepEvent
+
+from .pipelines import ALL, chain, diamond, fan, left_behind, numbers
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+ENGINES = pytest.mark.parametrize("engine", ["inline", "local"])
+
+
+@pytest.fixture(autouse=True)
+def server(prefect_server: None) -> None:
+    """The tests of this module need the engine's server."""
+
+
+@ENGINES
+def test_a_run_gives_back_its_outputs_by_name(engine: str) -> None:
+    result = diamond.run(orchestrator=engine)
+    assert result.state == "completed"
+    assert result.outputs["score"] == {"slope": pytest.approx(1.8), "rows": 1}
+    assert [model.data["slope"] for model in result.outputs["model"]] == pytest.approx([0.6, 1.2, 1.8])
+    assert result.steps["fit"].duration > 0
+    assert len(result.steps["fit"].artifacts) == 3
+    assert "fit x3: completed" in result.summary()
+
+
+@ENGINES
+def test_dynamic_fan_out_fan_in_and_async_steps_work(engine: str) -> None:
+    result = fan.run({"count": 5}, orchestrator=engine)
+    assert result.outputs["total"] == 10 * (0 + 1 + 4 + 9 + 16) - 10
+    assert result.outputs["half"] == [0, 5, 20, 45, 80]
+
+
+@ENGINES
+def test_a_fan_out_over_nothing_gives_an_empty_list(engine: str) -> None:
+    result = fan.run({"count": 0}, orchestrator=engine)
+    assert result.outputs["total"] == 0
+    assert result.outputs["half"] == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_run_id_gives_the_same_tree_digests_and_lineage_on_both(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = {}
+    for engine in ("inline", "local"):
+        home = tmp_path / engine
+        home.mkdir()
+        monkeypatch.chdir(home)
+        ALL[name].run(orchestrator=engine, run_id="same")
+        left[engine] = left_behind(home / ".tailrace" / "artifacts", "same")
+    assert left["inline"] == left["local"]
+    assert any(path.endswith("manifest.json") for path in left["inline"])
+
+
+@ENGINES
+def test_a_value_returned_bare_is_wrapped_as_declared(engine: str) -> None:
+    @step
+    def bare() -> Model:
+        return {"a": 1}  # type: ignore[return-value]
+
+    @step
+    def content(bare: dict[str, int]) -> int:
+        return bare["a"]
+
+    @step
+    def as_returned(bare):  # type: ignore[no-untyped-def]
+        return type(bare).__name__
+
+    result = Pipeline("p").add_step(bare).add_step(content).add_step(as_returned).run(orchestrator=engine)
+    assert isinstance(result.outputs["bare"], Model)
+    assert result.outputs["content"] == 1
+    assert result.outputs["as_returned"] == "dict"
+
+
+@ENGINES
+def test_a_failed_step_raises_with_the_result_and_the_others_still_run(engine: str) -> None:
+    @step
+    def boom(numbers: list[int]) -> int:
+        raise ValueError("the numbers are odd")
+
+    @step
+    def after(boom: int) -> int:
+        return boom
+
+    @step
+    def beside(numbers: list[int]) -> int:
+        return len(numbers)
+
+    made = Pipeline("p", context={"count": 3})
+    for one in (numbers, boom, after, beside):
+        made.add_step(one)
+    with pytest.raises(StepFailed, match="step 'boom' of run .* failed: ValueError: the numbers are odd") as error:
+        made.run(orchestrator=engine)
+    assert isinstance(error.value.__cause__, ValueError)
+    assert error.value.__cause__.__traceback__ is not None
+    result = error.value.result
+    assert result is not None
+    states = {name: found.state for name, found in result.steps.items()}
+    assert states == {"numbers": "completed", "boom": "failed", "after": "skipped", "beside": "completed"}
+    assert result.outputs["beside"] == 3
+
+
+@ENGINES
+def test_a_step_is_retried_and_the_record_says_which_attempt_it_was(engine: str, tmp_path: Path) -> None:
+    tries = tmp_path / "tries"
+
+    @step(retries=2, retry_delay=0.01)
+    def flaky() -> int:
+        with tries.open("a") as file:
+            file.write("x")
+        if len(tries.read_text()) < 3:
+            raise OSError("not yet")
+        return 1
+
+    result = Pipeline("p").add_step(flaky).run(orchestrator=engine)
+    assert result.outputs["flaky"] == 1
+    assert tries.read_text() == "xxx"
+    assert result.steps["flaky"].tasks[0].attempt == 3
+
+
+@ENGINES
+def test_a_step_that_runs_too_long_fails(engine: str) -> None:
+    @step(timeout=0.3)
+    def slow() -> int:
+        for _ in range(500):
+            time.sleep(0.01)
+        return 1
+
+    begin = time.monotonic()
+    with pytest.raises(StepFailed) as error:
+        Pipeline("p").add_step(slow).run(orchestrator=engine)
+    assert isinstance(error.value.__cause__, TimeoutError)
+    assert time.monotonic() - begin < 5
+
+
+@ENGINES
+def test_an_output_that_cannot_be_stored_names_step_and_output_and_leaves_nothing(engine: str, project: Path) -> None:
+    @step(outputs=["good", "bad"])
+    def mixed():  # type: ignore[no-untyped-def]
+        return 1, (number for number in range(3))
+
+    with pytest.raises(StepFailed) as error:
+        Pipeline("p").add_step(mixed).run(orchestrator=engine)
+    cause = error.value.__cause__
+    assert isinstance(cause, MaterializationError)
+    assert "'mixed'" in str(cause)
+    assert "'bad'" in str(cause)
+    assert "generator" in str(cause)
+    assert not list((project / ".tailrace").rglob("manifest.json"))
+    assert not list((project / ".tailrace").rglob(".tmp-*"))
+
+
+@ENGINES
+def test_the_wrong_number_of_outputs_is_named(engine: str) -> None:
+    @step(outputs=["a", "b"])
+    def three():  # type: ignore[no-untyped-def]
+        return 1, 2, 3
+
+    with pytest.raises(StepFailed, match=r"declares 2 outputs \(a, b\) but returned a tuple of 3"):
+        Pipeline("p").add_step(three).run(orchestrator=engine)
+
+
+@ENGINES
+def test_events_tell_when_each_task_starts_and_ends(engine: str) -> None:
+    events: list[StepEvent] = []
+    chain.run(orchestrator=engine, on_event=events.append)
+    assert [(event.kind, event.step) for event in events] == [
+        (kind, name) for name in ("load_data", "fit", "score") for kind in ("started", "ended")
+    ]
+    assert events[-1].record is not None
+    assert events[-1].record.timings["score"]["bytes"] > 0
+
+
+@ENGINES
+def test_a_run_id_belongs_to_one_pipeline_and_its_parameters(engine: str) -> None:
+    chain.run(orchestrator=engine, run_id="mine")
+    again = chain.run(orchestrator=engine, run_id="mine")
+    assert again.run_id == "mine"
+    with pytest.raises(RunConflict, match="other values of lr"):
+        chain.run({"lr": 0.5}, orchestrator=engine, run_id="mine")
+    with pytest.raises(RunConflict, match="a run of the pipeline 'chain'"):
+        diamond.run(orchestrator=engine, run_id="mine")
+
+
+@ENGINES
+def test_a_step_may_record_files_beside_what_it_returns(engine: str, project: Path) -> None:
+    @step
+    def writes() -> int:
+        Path("output.csv").write_text("a,b\n1,2\n")
+        ref = current_run().record_artifact("output.csv", kind="result")
+        assert ref.name == "output.csv"
+        return 1
+
+    result = Pipeline("p").add_step(writes).run(orchestrator=engine, run_id="r")
+    assert [ref.name for ref in result.steps["writes"].artifacts] == ["writes", "output.csv"]
+    lines = next(project.rglob("artifacts.jsonl")).read_text().splitlines()
+    assert len(lines) == 2
+
+
+def test_a_run_opened_by_hand_is_recorded_like_any_other(project: Path) -> None:
+    Path("output.csv").write_text("a\n1\n")
+    with start_run("experiment", run_id="by-hand") as run:
+        run.record_artifact("output.csv", kind="result")
+        run.record_artifact({"a": 1}, name="settings")
+    assert len(next(project.rglob("artifacts.jsonl")).read_text().splitlines()) == 2
+
+
+@ENGINES
+def test_odd_names_are_stored_safely_and_apart(engine: str, project: Path) -> None:
+    names = ["a/b", "a b", "a:b", "..", "ünï", "x" * 300, "a.b"]
+    made = Pipeline("p/../q")
+    for name in names:
+        made.add_step(step(name=f"step {name}", outputs=[name])(lambda: 1))
+    result = made.run(orchestrator=engine, run_id="../r:1")
+    assert sorted(result.outputs) == sorted(names)
+    assert all(result.outputs[name] == 1 for name in names)
+    stored = list((project / ".tailrace" / "artifacts").rglob("manifest.json"))
+    assert len(stored) == len(names)
+    assert not [path for path in project.rglob("*") if not path.is_relative_to(project / ".tailrace")]
+
+
+def test_an_async_step_runs_where_a_loop_is_running_already() -> None:
+    import asyncio
+
+    async def notebook() -> int:
+        found: int = fan.run({"count": 2}, orchestrator="inline").outputs["total"]
+        return found
+
+    assert asyncio.run(notebook()) == 9
+
+
+@ENGINES
+def test_what_upstream_damaged_on_disk_is_found_before_it_is_used(engine: str, project: Path) -> None:
+    @step
+    def damage(values: list[int]) -> int:
+        next((project / ".tailrace").rglob("content-*/*")).write_bytes(b"[6,6,6]")
+        return 1
+
+    @step
+    def use(values: list[int], after: int) -> list[int]:
+        return values
+
+    @pipeline
+    def damaged(count: int = 3) -> None:
+        found = numbers(count)
+        use(found, damage(found))
+
+    with pytest.raises(StepFailed, match="IntegrityError"):
+        damaged.run(orchestrator=engine)
+
+
+def test_metrics_of_a_memory_stack_never_touch_the_disk(project: Path) -> None:
+    (project / "tailrace.yaml").write_text("plugins:\n  artifact_store: {type: memory, bucket: here}\n")
+    result = diamond.run(orchestrator="inline")
+    assert isinstance(result.outputs["score"], Metrics)
+    assert MemoryArtifactStore("here").list_artifacts()
+    assert os.listdir(project) == ["tailrace.yaml"]
