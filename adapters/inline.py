@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import threading
 import time
@@ -15,6 +14,7 @@ from ..core.errors import StepTimeout
 from ..core.plan import Node, Plan
 from ..core.refs import Run
 from .events import StepEvent, emit
+from .interrupt import raise_in_thread
 from .runtime import run_step, skip_step
 
 __all__ = ["execute"]
@@ -100,12 +100,7 @@ def _time_limit(node: Node) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         return
-    ident = ctypes.c_ulong(threading.get_ident())
-
-    def interrupt() -> None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(StepTimeout))
-
-    timer = threading.Timer(seconds, interrupt)
+    timer = threading.Timer(seconds, raise_in_thread, (threading.get_ident(), StepTimeout))
     timer.daemon = True
     timer.start()
     try:

@@ -11,6 +11,7 @@ import inspect
 import logging
 import re
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,12 +31,18 @@ from ..core.refs import ArtifactRef, Run
 from ..core.results import RunResult
 from ..routing.stacks import Stack, resolve_stack
 from .events import Listener, StepEvent, emit, listening
+from .interrupt import Interruptible
 from .runtime import closing, open_run, run_step, skip_step
 
 __all__ = ["run_here", "to_flow"]
 
 _IN_FLIGHT = 16
 """Tasks submitted at a time: on SQLite, Prefect's server stalls for seconds when hundreds start at once."""
+
+_GRACE = 10.0
+"""Seconds that a cancelled run waits for its steps to notice."""
+
+_WORKING = Interruptible()
 
 
 def to_flow(pipeline: Pipeline, *, variable: str = "flow", name: str | None = None, **options: Any) -> Flow[..., Any]:
@@ -147,9 +154,29 @@ def _plain(annotation: Any) -> Any:
 
 
 def _run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> None:
-    """Submit every task, a bounded number at a time, and wait for all; raise the first failure."""
-    futures: dict[str, Any] = {}
+    """Submit every task, a bounded number at a time, and wait for all; raise the first failure.
+
+    When this is interrupted the steps that run are interrupted too, so that none goes on after its run has ended.
+    """
     waiting: deque[PrefectFuture[Any]] = deque()
+    try:
+        _submit_and_wait(plan, run, tasks, waiting)
+    except Exception:
+        raise
+    except BaseException:
+        _WORKING.stop(run.run_id)
+        deadline = time.monotonic() + _GRACE
+        for future in waiting:
+            future.wait(timeout=max(0.0, deadline - time.monotonic()))
+        raise
+    finally:
+        _WORKING.forget(run.run_id)
+
+
+def _submit_and_wait(
+    plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], waiting: deque[PrefectFuture[Any]]
+) -> None:
+    futures: dict[str, Any] = {}
     errors: list[BaseException] = []
     lost: dict[str, str] = {}  # by node, the upstream node (or itself) because of which it has no result
     for node in plan.nodes:
@@ -233,7 +260,8 @@ class StepTask:
         attempt = context.task_run.run_count if context else 1
         if attempt > 1:
             emit(StepEvent("retrying", self.node, index, given.run_id, message=f"attempt {attempt}"))
-        done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
+        with _WORKING.working(given.run_id):
+            done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
         return {name: ref.to_dict() for name, ref in done.items()}
 
 

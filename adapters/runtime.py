@@ -67,11 +67,13 @@ def open_run(
     cannot be reached fails the run before anything is computed. Raises :class:`~tailrace.RunConflict` when the id
     belongs to a run of another pipeline or with other parameters.
     """
+    now = datetime.now(UTC)
     run = Run(
         run_id=run_id,
         pipeline=plan.name,
         project=stack.project,
-        started=datetime.now(UTC),
+        started=now,
+        opened=now,
         stack=stack.name,
         orchestrator=orchestrator,
         root=str(stack.root),
@@ -152,7 +154,7 @@ def close_run(plan: Plan, run: Run, state: str, error: BaseException | None = No
     router = router_for(run)
     journal = Journal.of(router.store(), run)
     tasks = list(journal.tasks())
-    seconds = (datetime.now(UTC) - run.started).total_seconds()
+    seconds = (datetime.now(UTC) - (run.opened or run.started)).total_seconds()
     url = ""
     tracker_run = router.tracker_run(run)
     if router.tracker is not None and tracker_run is not None:

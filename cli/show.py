@@ -12,11 +12,21 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-__all__ = ["console", "duration", "listing", "place", "print_json", "size", "styled", "table", "when"]
+__all__ = ["console", "duration", "lines", "listing", "place", "print_json", "size", "styled", "table", "when"]
 
 _WIDE = 100_000  # columns of an output that is no terminal: nothing is folded or cut there
-_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "skipped": "dim"}
+_STYLES = {
+    "completed": "green",
+    "ok": "green",
+    "failed": "red",
+    "missing": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "skipped": "dim",
+    "absent": "dim",
+}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -72,11 +82,11 @@ def place(uri: str) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def styled(state: str) -> Any:
-    """A state in its colour."""
+def styled(state: str, text: str | None = None) -> Text:
+    """A state, or a text that stands for it, in the state's colour."""
     from rich.text import Text
 
-    return Text(state, _STYLES.get(state, ""))
+    return Text(state if text is None else text, _STYLES.get(state, ""))
 
 
 def table(*columns: str) -> Table:

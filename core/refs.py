@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 __all__ = ["ArtifactRef", "FileEntry", "Manifest", "Parent", "Producer", "Route", "Run"]
 
 
-def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(item: Any) -> dict[str, Any]:
+    """The fields of a dataclass; ``dataclasses.asdict`` would copy what is in them, too."""
+    return {name: getattr(item, name) for name in item.__slots__}
+
+
+def _known(cls: Any, data: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of ``data`` that are fields of ``cls``: a newer writer's additions are ignored by this reader."""
-    names = {item.name for item in fields(cls)}
-    return {key: value for key, value in data.items() if key in names}
+    return {key: value for key, value in data.items() if key in cls.__slots__}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class ArtifactRef:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
-        data = asdict(self)
+        data = _flat(self)
         if self.length is None:
             del data["length"]
         return data
@@ -125,10 +129,10 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
-        data = {item.name: getattr(self, item.name) for item in fields(self)}
-        data["files"] = [asdict(entry) for entry in self.files]
-        data["parents"] = [asdict(parent) for parent in self.parents]
-        data["producer"] = asdict(self.producer) if self.producer else None
+        data = _flat(self)
+        data["files"] = [_flat(entry) for entry in self.files]
+        data["parents"] = [_flat(parent) for parent in self.parents]
+        data["producer"] = _flat(self.producer) if self.producer else None
         return data
 
     @classmethod
@@ -147,7 +151,8 @@ class Run:
     """One execution of a pipeline, as a task sees it.
 
     ``run_id`` is logical (the user's, else the engine's own) and names paths and records; ``native_id`` is the
-    engine's. ``started`` (UTC) is the same in every process of the run, so that it never splits over two dates.
+    engine's. ``started`` (UTC) is the same in every process of the run, so that it never splits over two dates;
+    ``opened`` is when this execution began, later than ``started`` when a run id is used again.
     ``stack`` and ``config`` let another process find the same destinations.
     """
 
@@ -160,6 +165,7 @@ class Run:
     root: str
     config: str | None = None
     native_id: str = ""
+    opened: datetime | None = None
     attempt: int = 1
     map_index: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -171,13 +177,15 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
-        return {**asdict(self), "started": self.started.isoformat(), "v": 1}
+        opened = self.opened.isoformat() if self.opened else None
+        return {**_flat(self), "started": self.started.isoformat(), "opened": opened, "v": 1}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The run that :meth:`to_dict` wrote."""
         known = _known(cls, data)
         known["started"] = datetime.fromisoformat(data["started"])
+        known["opened"] = datetime.fromisoformat(data["opened"]) if data.get("opened") else None
         return cls(**known)
 
 

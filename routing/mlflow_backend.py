@@ -1,7 +1,8 @@
 """How the tracker and the registry reach an MLflow: its address, its first database, and errors that name the place.
 
 Nothing here touches MLflow's global state (``set_tracking_uri``, ``set_experiment``, its environment variables): the
-user's own MLflow code in the same process goes where the user sends it.
+user's own MLflow code in the same process goes where the user sends it. Nor does it touch MLflow's telemetry, which
+starts with the import and writes to the home folder: ``MLFLOW_DISABLE_TELEMETRY=true`` is how users switch that off.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from ..core.errors import DestinationError, TailraceError
 
@@ -37,7 +38,7 @@ _CHATTY = (
     "mlflow.store.db.utils",
     "mlflow.store.model_registry.abstract_store",
 )
-_CREDENTIALS = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]*@")
+_CREDENTIALS = re.compile(r"(?<=://)([^/@:\s]*):[^/\s]*@")
 
 
 def masked(text: str) -> str:
@@ -119,7 +120,7 @@ class MlflowBackend:
         from mlflow import MlflowClient
 
         for uri in dict.fromkeys([self.tracking_uri, self.registry_uri]):
-            if "://" not in uri or uri.startswith("file:"):
+            if urlsplit(uri).scheme in {"", "file"} and uri not in {"databricks", "databricks-uc", "uc"}:
                 raise DestinationError(
                     f"MLflow no longer writes to folders such as {uri!r}. Use a server or a database ({DEFAULT_URI}); "
                     "`mlflow migrate-filestore` moves what the folder holds."

@@ -114,7 +114,7 @@ class MlflowRegistry:
                 f"The MLflow server at {self._backend.shown} takes no model from the local folder {source}. Put models "
                 "in an object store that it reaches, or give the stack an mlflow tracker, whose run will hold a copy."
             )
-        place = f"tailrace/{segment(ref.name)}-{ref.id}"
+        place = f"tailrace/{segment(ref.name)}-{ref.id}/{manifest.content}"
         client.log_artifacts(tracker_run, str(folder), place)
         return f"{client.get_run(tracker_run).info.artifact_uri}/{place}"
 

@@ -83,7 +83,7 @@ class MlflowTracker:
         with self._backend.client(f"looking up the run {tracker_run}") as client:
             experiment = client.get_run(tracker_run).info.experiment_id
         if uri.startswith("http"):
-            server = re.sub("//[^/@]*@", "//", uri).rstrip("/")
+            server = re.sub("//[^/]*@", "//", uri).rstrip("/")
             return f"{server}/#/experiments/{experiment}/runs/{tracker_run}"
         return f"run {tracker_run}: mlflow ui --backend-store-uri '{self._backend.shown}'"
 
@@ -126,10 +126,10 @@ class MlflowTracker:
         if found is None:
             try:
                 return str(client.create_experiment(name, artifact_location=self._artifact_location()))
-            except MlflowException as error:
+            except MlflowException:
                 found = client.get_experiment_by_name(name)  # another process was first
                 if found is None:
-                    raise error
+                    raise
         if found.lifecycle_stage == "deleted":
             raise DestinationError(
                 f"The MLflow experiment {name!r} was deleted at {self._backend.shown}. Restore it (mlflow experiments "
@@ -243,7 +243,8 @@ def _unprinted_url() -> Iterator[None]:
 
 
 def _runs_of(client: MlflowClient, experiment: str, key: str) -> list[str]:
-    return [found.info.run_id for found in client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'")] if key else []
+    found = client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'")
+    return [run.info.run_id for run in found if run.data.tags[_KEY] == key]  # some databases compare without case
 
 
 def _key_of(run: Run) -> str:

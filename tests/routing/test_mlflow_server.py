@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -78,6 +79,10 @@ def test_a_run_with_metrics_parameters_and_a_registered_model(
         registry.register(ref, manifest, run=run)
     for _ in range(2):
         assert registry.register(ref, manifest, run=run, tracker_run=opened) == ("model", "1")
+    other = model.rename(model.with_name("content-1"))
+    (other / "data.json").write_text("[]")
+    changed = replace(manifest, digest="blake3:1", content="content-1")
+    assert registry.register(replace(ref, digest="blake3:1"), changed, run=run, tracker_run=opened) == ("model", "2")
     for _ in range(2):
         tracker.close_run(opened, "completed")
     assert capfd.readouterr() == ("", "")
@@ -91,6 +96,7 @@ def test_a_run_with_metrics_parameters_and_a_registered_model(
     assert tracker.describe(opened) == (
         f"{server.replace('me:s3cret@', '')}/#/experiments/{found.info.experiment_id}/runs/{opened}"
     )
-    [version] = client.search_model_versions("name = 'model'")
-    copied = mlflow.artifacts.download_artifacts(version.source, tracking_uri=server, dst_path=str(tmp_path))
-    assert (Path(copied) / "data.json").read_text() == "{}"
+    for version, content in [("1", "{}"), ("2", "[]")]:
+        source = client.get_model_version("model", version).source
+        copied = mlflow.artifacts.download_artifacts(source, tracking_uri=server, dst_path=str(tmp_path / version))
+        assert (Path(copied) / "data.json").read_text() == content

@@ -215,15 +215,21 @@ class LosesTheClaim(Journal):
 
 def rival(root: Path) -> str:
     client = client_of(root)
-    experiment = client.get_experiment_by_name("churn").experiment_id
-    return str(client.create_run(experiment, tags={"tailrace.key": "churn/train/r1"}).info.run_id)
+    experiment = client.get_experiment_by_name("churn")
+    assert experiment
+    return str(client.create_run(experiment.experiment_id, tags={"tailrace.key": "churn/train/r1"}).info.run_id)
 
 
 def test_who_loses_the_claim_deletes_its_own_run_and_uses_the_winners(tracker: MlflowTracker, root: Path) -> None:
     run = a_run(root)
-    claims = LosesTheClaim.of(LocalArtifactStore(root / "artifacts"), run)
+    claims = LosesTheClaim(LocalArtifactStore(root / "artifacts"), run.project, run.run_id, run.started)
     winners: list[str] = []
-    claims.first = lambda: winners.append(rival(root)) or winners[-1]  # type: ignore[attr-defined, func-returns-value]
+
+    def first() -> str:
+        winners.append(rival(root))
+        return winners[0]
+
+    claims.first = first
     assert [tracker.open_run(run, claims)] == winners
     assert [found.info.run_id for found in runs_in(root)] == winners
 

@@ -1,0 +1,164 @@
+"""``tailrace runs``: what ran, what it made, and what each part of it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import AsJson, Config, Limit, Stack
+
+if TYPE_CHECKING:
+    from ..catalog.rows import RunDetail
+    from ..core.results import TaskRecord
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="What ran, what it made, and what each part of it cost.")
+
+_COLUMNS = {
+    "run_id": "Run",
+    "pipeline": "Pipeline",
+    "state": "State",
+    "started": "Started (UTC)",
+    "seconds": ">Duration",
+    "artifacts": ">Artifacts",
+    "stack": "Stack",
+    "orchestrator": "Orchestrator",
+}
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.", show_default=False)]
+
+
+@app.command()
+def ls(
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only runs in this state: running, completed, failed or cancelled.")
+    ] = None,
+    limit: Limit = 50,
+    stack: Stack = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """List the runs, newest first."""
+    from .catalog import opened
+    from .show import listing
+
+    rows = opened(stack, config).runs(pipeline=pipeline, state=state, limit=limit)
+    listing([row.to_dict() for row in rows], _COLUMNS, json=json, empty="No runs.")
+
+
+@app.command()
+def show(run: RunId, stack: Stack = None, config: Config = None, json: AsJson = False) -> None:
+    """Show a run: its parameters, its steps, and for every output where it went and what that cost."""
+    from .catalog import opened
+    from .show import console, print_json
+
+    detail = opened(stack, config).run(run)
+    if json:
+        print_json(detail.to_dict())
+        return
+    out = console()
+    _head(out, detail)
+    for made in (_tasks(detail.tasks), _outputs(detail.tasks)):
+        if made.row_count:
+            out.print()
+            out.print(made)
+
+
+def _head(out: Any, detail: RunDetail) -> None:
+    from .show import duration, lines, styled, when
+
+    run = detail.run
+    started = f"{when(run.started)} UTC" + (f", {duration(run.seconds)}" if run.seconds is not None else "")
+    out.print(
+        lines(
+            [
+                ("Run", run.run_id),
+                ("State", styled(run.state)),
+                ("Failed step", run.failed_step),
+                ("Error", run.error),
+                ("Pipeline", f"{run.pipeline} (version {detail.plan_version})" if detail.plan_version else run.pipeline),
+                ("Project", run.project),
+                ("Started", started),
+                ("Stack", f"{run.stack}, orchestrator {run.orchestrator}"),
+                ("Tracker", run.tracker_url),
+                ("Parameters", ", ".join(f"{name}={value!r}" for name, value in detail.params.items())),
+            ]
+        )
+    )
+
+
+def _tasks(tasks: tuple[TaskRecord, ...]) -> Any:
+    from .show import duration, styled, table
+
+    made = table("Step", "State", ">Duration", ">Load", ">Compute", ">Attempt", "Error")
+    for task in tasks:
+        times = [duration(seconds) if seconds else "" for seconds in (task.seconds, task.load, task.compute)]
+        made.add_row(_label(task), styled(task.state), *times, str(task.attempt), task.error.partition("\n")[0])
+    return made
+
+
+def _outputs(tasks: tuple[TaskRecord, ...]) -> Any:
+    from .show import duration, size, table
+
+    made = table("Output", "Type", ">Size", ">Save", ">Digest", ">Publish", ">Deliver", "Reached", "Id")
+    for task, output, ref in _stored(tasks):
+        cost = task.timings.get(output, {})
+        times = [duration(cost.get(key)) for key in ("save", "digest", "publish", "deliver")]
+        reached = ", ".join(_short(text) for kind, text in task.destinations.get(output, {}).items() if kind != "store")
+        made.add_row(f"{_label(task)}.{output}", ref.type, size(cost.get("bytes")), *times, reached, ref.id)
+    return made
+
+
+def _label(task: TaskRecord) -> str:
+    return task.step if task.map_index is None else f"{task.step}[{task.map_index}]"
+
+
+def _stored(tasks: tuple[TaskRecord, ...]) -> Iterator[tuple[TaskRecord, str, Any]]:
+    for task in tasks:
+        for output, ref in [*task.outputs.items(), *((ref.name, ref) for ref in task.extra)]:
+            yield task, output, ref
+
+
+def _short(destination: str) -> str:
+    """``mlflow:cancer/3`` as it is; of a tracker only its name, since its run is the same for all."""
+    name, _, rest = destination.partition(":")
+    return destination if "/" in rest or name == "failed" else name
+
+
+@app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="RUN_A", help="A run's id.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another's.", show_default=False)],
+    everything: Annotated[bool, typer.Option("--all", help="List what is the same too.")] = False,
+    stack: Stack = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Show what differs between two runs: parameters, and outputs by the digest of their content."""
+    from .catalog import opened
+    from .show import console, print_json, table
+
+    found = opened(stack, config).compare(a, b)
+    if json:
+        print_json(found.to_dict())
+        return
+    out = console()
+    params = table("Parameter", a, b)
+    for name, (one, other) in found.params.items():
+        params.add_row(name, repr(one), repr(other))
+    outputs = table("Output", "Change", "Code", f"In {a}", f"In {b}")
+    for change in found.artifacts:
+        if everything or change.change != "same":
+            index = "" if change.map_index is None else f"[{change.map_index}]"
+            code = "changed" if change.code_changed else "same"
+            outputs.add_row(f"{change.step}{index}.{change.output}", change.change, code, change.id_a, change.id_b)
+    for made in (params, outputs):
+        if made.row_count:
+            out.print(made)
+            out.print()
+    same = sum(change.change == "same" for change in found.artifacts)
+    out.print(f"{same} of {len(found.artifacts)} outputs are the same.")

@@ -1,0 +1,313 @@
+"""DataFrame, Series and Index as Parquet that other tools read, restored exactly from what stands in its metadata.
+
+Columns keep their names where these are unique strings. The file's key-value metadata under ``tailrace`` says what Parquet
+forgets: dtypes, index and its frequency, labels that are not strings, names, attrs, flags. A type that Parquet changes makes the
+file Arrow IPC instead. What neither can hold (sparse, other packages' extension types) is refused, with the column named.
+
+Large label sets other than rows (categories, levels of a MultiIndex, column labels) are files of their own in sub-folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..core.errors import MaterializationError
+from .base import Spec
+from .files import FileReader, FileWriter
+from .numpy_scalars import cell
+from .pandas_columns import decode_column, encode_column
+from .pandas_scalars import encode_freq
+from .tagged import decode, dumps, encode, loads, type_name
+
+__all__ = ["PandasMaterializer"]
+
+_KEY = b"tailrace"
+_INLINE_LABELS = 1000
+_SHOWN_COLUMNS = 1000
+_INDEXES = (
+    *(pd.Index, pd.RangeIndex, pd.MultiIndex, pd.DatetimeIndex, pd.TimedeltaIndex),
+    *(pd.PeriodIndex, pd.IntervalIndex, pd.CategoricalIndex),
+)
+
+
+class PandasMaterializer:
+    """pandas' own containers; a sub-class (geopandas) needs a materializer of its own."""
+
+    name: ClassVar[str] = "pandas"
+    version: ClassVar[int] = 1
+    executes_code: ClassVar[bool] = False
+
+    def save(self, value: Any, files: FileWriter) -> Spec:
+        """``data.parquet`` or ``data.arrow``; the spec names which."""
+        sheet = _SheetWriter(files)
+        if type(value) is pd.DataFrame:
+            return sheet.frame(value)
+        if type(value) is pd.Series:
+            return sheet.series(value)
+        if type(value) in _INDEXES:
+            return sheet.index(value)
+        raise MaterializationError(f"it is a {type_name(type(value))}, a sub-class with more than pandas' own state")
+
+    def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
+        """The object, over verified bytes."""
+        return _SheetReader(files, spec["format"]).value()
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        """Rows, the dtype of each column, nulls of those that have any, bytes (of object columns the pointers only)."""
+        about: dict[str, Any] = {"rows": len(value), "nbytes": int(np.sum(value.memory_usage()))}
+        if isinstance(value, pd.DataFrame):
+            columns = value.iloc[:, :_SHOWN_COLUMNS]
+            about["columns"] = value.shape[1]
+            about["schema"] = {str(name): str(dtype) for name, dtype in columns.dtypes.items()}
+            about["nulls"] = {str(name): int(count) for name, count in columns.isna().sum().items() if count}
+        elif not isinstance(value, pd.MultiIndex):
+            about["dtype"] = str(value.dtype)
+            about["nulls"] = int(value.isna().sum())
+        return about
+
+
+# ---- writing
+
+
+class _SheetWriter:
+    """Gathers the columns of one file, and what is to be said about them."""
+
+    def __init__(self, files: FileWriter) -> None:
+        self._files = files
+        self._data: list[Any] = []
+        self._names: list[str] = []
+        self._index_names: list[str] = []
+        self._folders = 0
+
+    def frame(self, value: Any) -> Spec:
+        names = _column_names(value.columns)
+        columns = [
+            self._add(_values(value.iloc[:, place]), name, f"column {label!r}")
+            for place, (name, label) in enumerate(zip(names, value.columns, strict=True))
+        ]
+        labels = self._apart(value.columns, "its column labels")
+        return self._finish("frame", value, columns=columns, labels=labels)
+
+    def series(self, value: Any) -> Spec:
+        name = value.name if type(value.name) is str and value.name else "values"
+        column = self._add(_values(value), name, "its values")
+        return self._finish("series", value, columns=[column], name=_encode_name(value.name))
+
+    def index(self, value: Any) -> Spec:
+        return self._write({"kind": "index", "index": self._axis(value)})
+
+    def _finish(self, kind: str, value: Any, **about: Any) -> Spec:
+        index = self._axis(value.index)
+        try:
+            attrs = {"attrs": encode(value.attrs, cell)} if value.attrs else {}
+        except MaterializationError as error:
+            raise MaterializationError(f"its attrs: {error}") from error
+        flags = {} if value.flags.allows_duplicate_labels else {"unique_labels": True}
+        return self._write({"kind": kind, **about, "index": index, **attrs, **flags})
+
+    def _add(self, values: Any, name: str, what: str) -> Spec:
+        try:
+            data, spec = encode_column(values, lambda index: self._apart(index, what))
+        except MaterializationError as error:
+            raise MaterializationError(f"{what}: {error}") from error
+        self._data.append(data)
+        self._names.append(name)
+        return spec
+
+    def _apart(self, index: Any, what: str) -> Spec:
+        """Labels that are not the rows': in the metadata where that is small, else a file of their own."""
+        if type(index) is pd.RangeIndex or (type(index) is pd.Index and _are_few_texts(index)):
+            return self._axis(index, inline=True)
+        folder = f"labels-{self._folders}"
+        self._folders += 1
+        inner = _SheetWriter(self._files.within(folder))
+        try:
+            return {"folder": folder, **inner.index(index)}
+        except MaterializationError as error:
+            raise MaterializationError(f"{what}: {error}") from error
+
+    def _axis(self, index: Any, *, inline: bool = False) -> Spec:
+        kind = type(index).__name__
+        if type(index) not in _INDEXES:
+            raise MaterializationError(f"its index is a {type_name(type(index))}, which is not one of pandas' own")
+        if isinstance(index, pd.MultiIndex):
+            return self._levels(index)
+        spec: Spec = {"class": kind, "name": _encode_name(index.name)}
+        if isinstance(index, pd.RangeIndex):
+            return {**spec, "range": [index.start, index.stop, index.step]}
+        freq = index.freq if isinstance(index, (pd.DatetimeIndex, pd.TimedeltaIndex)) else None
+        if freq is not None:
+            spec["freq"] = encode_freq(freq)
+        if inline:
+            _, about = encode_column(index.array, self._no_labels)
+            return {**spec, "values": about, "labels": list(index)}
+        return {**spec, "values": self._add(index.array, self._free_name(index.name), "its index")}
+
+    def _no_labels(self, index: Any) -> Spec:
+        raise AssertionError("text has no categories")
+
+    def _levels(self, index: Any) -> Spec:
+        """As levels and codes, since the order of the levels and the unused ones are part of a MultiIndex."""
+        levels = [self._apart(level.rename(None), f"level {place} of its index") for place, level in enumerate(index.levels)]
+        for codes, name in zip(index.codes, index.names, strict=True):
+            self._add(np.asarray(codes), self._free_name(name), "its index")
+        return {"class": "MultiIndex", "names": [_encode_name(name) for name in index.names], "levels": levels}
+
+    def _free_name(self, name: Any) -> str:
+        free = name if type(name) is str and name else f"__index_level_{len(self._index_names)}__"
+        while free in self._names:
+            free += "_"
+        self._index_names.append(free)
+        return free
+
+    def _write(self, about: Spec) -> Spec:
+        metadata = {_KEY: dumps(about), b"pandas": dumps(self._for_pandas(about))}
+        table = pa.Table.from_arrays([_as_data(data) for data in self._data], names=self._names)
+        table = table.replace_schema_metadata(metadata)
+        if all(map(_parquet_is_exact, table.schema.types)):
+            with self._files.open("data.parquet") as stream:
+                pq.write_table(table, stream, compression="snappy", use_dictionary=_repetitive(table))
+            return {"format": "parquet"}
+        with self._files.open("data.arrow") as stream, pa.ipc.new_file(stream, table.schema) as writer:
+            writer.write_table(table)
+        return {"format": "arrow"}
+
+    def _for_pandas(self, about: Spec) -> Spec:
+        """What pandas' and Arrow's own readers look for: which columns are the index."""
+        axis = about["index"]
+        rows: list[Any] = list(self._index_names)
+        if "range" in axis:
+            start, stop, step = axis["range"]
+            rows = [{"kind": "range", "name": None, "start": start, "stop": stop, "step": step}]
+        return {"index_columns": rows, "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}
+
+
+def _values(series: Any) -> Any:
+    return series.to_numpy() if isinstance(series.dtype, np.dtype) else series.array
+
+
+def _as_data(data: Any) -> Any:
+    return data.combine_chunks() if isinstance(data, pa.ChunkedArray) and data.num_chunks != 1 else data
+
+
+def _encode_name(name: Any) -> Any:
+    try:
+        return encode(name)
+    except MaterializationError as error:
+        raise MaterializationError(f"the name {name!r}: {error}") from error
+
+
+def _are_few_texts(index: Any) -> bool:
+    return len(index) <= _INLINE_LABELS and set(map(type, index)) <= {str} and "".join(index).isprintable()
+
+
+def _column_names(labels: Any) -> list[str]:
+    """The labels themselves where they can be names; their text where that is unique; else their places."""
+    if isinstance(labels, pd.MultiIndex):
+        return [str(place) for place in range(len(labels))]
+    names = [str(label) for label in labels]
+    clean = len(set(names)) == len(names) and all(name.isprintable() and name for name in names)
+    return names if clean else [str(place) for place in range(len(names))]
+
+
+def _parquet_is_exact(kind: pa.DataType) -> bool:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return types.is_large_string(kind.value_type)
+    if types.is_struct(kind):
+        return all(_parquet_is_exact(field.type) for field in kind)
+    if types.is_timestamp(kind) or types.is_time32(kind):
+        return kind.unit != "s"
+    same = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string, types.is_binary)
+    more = (types.is_large_binary, types.is_date32, types.is_duration, types.is_time64, types.is_decimal128, types.is_null)
+    return any(is_kind(kind) for is_kind in (*same, *more))
+
+
+def _repetitive(table: pa.Table) -> list[str]:
+    """The columns worth a dictionary, by their first rows: it costs time and space where values do not repeat."""
+    chosen = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        first = column.slice(0, 4096)
+        if pa.types.is_dictionary(column.type):
+            chosen.append(name)
+        elif not pa.types.is_nested(column.type) and 2 * pc.count_distinct(first).as_py() < len(first):
+            chosen.append(name)
+    return chosen
+
+
+# ---- reading
+
+
+class _SheetReader:
+    """Makes the object of one file again."""
+
+    def __init__(self, files: FileReader, form: str) -> None:
+        self._files = files
+        buffer = pa.py_buffer(files.read("data.parquet" if form == "parquet" else "data.arrow"))
+        source = pa.BufferReader(buffer)
+        table = pq.ParquetFile(source).read() if form == "parquet" else pa.ipc.open_file(source).read_all()
+        self._about: Spec = loads(table.schema.metadata[_KEY])
+        self._columns = iter(table.columns)
+
+    def value(self) -> Any:
+        about = self._about
+        arrays = [self._next(spec) for spec in about.get("columns", ())]
+        index = self._axis(about["index"])
+        if about["kind"] == "index":
+            return index
+        if about["kind"] == "series":
+            value: Any = _series(arrays[0], index).rename(decode(about["name"]))
+        else:
+            value = pd.DataFrame({place: _column(array, index) for place, array in enumerate(arrays)}, index=index, copy=False)
+            value.columns = self._apart(about["labels"])
+        value.attrs = decode(about.get("attrs", {}))
+        return value.set_flags(allows_duplicate_labels=False) if "unique_labels" in about else value
+
+    def _next(self, spec: Mapping[str, Any]) -> Any:
+        return decode_column(next(self._columns), spec, self._apart)
+
+    def _apart(self, spec: Mapping[str, Any]) -> Any:
+        if "folder" in spec:
+            return _SheetReader(self._files.within(spec["folder"]), spec["format"]).value()
+        return self._axis(spec)
+
+    def _axis(self, spec: Mapping[str, Any]) -> Any:
+        if spec["class"] == "MultiIndex":
+            levels = [self._apart(level) for level in spec["levels"]]
+            codes = [_plain(next(self._columns)) for _ in levels]
+            names = [decode(name) for name in spec["names"]]
+            return pd.MultiIndex(levels=levels, codes=codes, names=names, verify_integrity=False)
+        name = decode(spec["name"])
+        if "range" in spec:
+            return pd.RangeIndex(*spec["range"], name=name)
+        if "labels" in spec:
+            array = decode_column(pa.chunked_array([pa.array(spec["labels"], pa.large_string())]), spec["values"], self._apart)
+        else:
+            array = self._next(spec["values"])
+        return _index(spec["class"], array, name, spec.get("freq"))
+
+
+def _plain(column: pa.ChunkedArray) -> Any:
+    return column.to_numpy()
+
+
+def _series(array: Any, index: Any) -> Any:
+    return pd.Series(array, index=index, dtype=array.dtype, copy=False)  # the dtype, or pandas infers one for objects
+
+
+def _column(array: Any, index: Any) -> Any:
+    return _series(array, index) if array.dtype == object else array
+
+
+def _index(kind: str, array: Any, name: Any, freq: str | None) -> Any:
+    cls = next(cls for cls in _INDEXES if cls.__name__ == kind)
+    if cls is pd.Index:
+        return pd.Index(array, dtype=array.dtype, name=name, copy=False)
+    return cls(array, name=name) if freq is None else cls(array, name=name, freq=freq)
