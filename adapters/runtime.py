@@ -20,7 +20,7 @@ from typing import Any
 from ..catalog.journal import Journal, RunEnd, RunRecord
 from ..core.annotations import asset_type, concrete, item_type
 from ..core.assets import Asset
-from ..core.errors import MaterializationError, StepFailed
+from ..core.errors import DestinationError, MaterializationError, StepFailed
 from ..core.plan import Fixed, FromOutput, FromParam, Node, Plan
 from ..core.refs import ArtifactRef, Manifest, Parent, Run
 from ..core.results import Outputs, RunResult, StepResult, TaskRecord
@@ -155,15 +155,24 @@ def close_run(plan: Plan, run: Run, state: str, error: BaseException | None = No
     journal = Journal.of(router.store(), run)
     tasks = list(journal.tasks())
     seconds = (datetime.now(UTC) - (run.opened or run.started)).total_seconds()
-    url = ""
-    tracker_run = router.tracker_run(run)
-    if router.tracker is not None and tracker_run is not None:
-        router.tracker.close_run(tracker_run, state)
-        url = router.tracker.describe(tracker_run)
+    url, refusal = "", None
+    try:
+        tracker_run = router.tracker_run(run)
+        if router.tracker is not None and tracker_run is not None:
+            router.tracker.close_run(tracker_run, state)
+            url = router.tracker.describe(tracker_run)
+    except DestinationError as trouble:  # the journal is closed first, and a step's own error is not hidden by this one
+        refusal = trouble
+        state = "failed" if state == "completed" else state
+        if error is not None:
+            error.add_note(str(trouble))
+    error = error or refusal
     failed = next((task.step for task in tasks if task.state == "failed"), "")
     shown = "" if error is None else f"{type(error).__name__}: {error}"
     end = RunEnd(state, datetime.now(UTC).isoformat(), seconds, shown, failed if state != "completed" else "", url)
     journal.close(end, tasks)
+    if refusal is not None and error is refusal:
+        raise refusal
     return _result(plan, run, state, seconds, tasks, router, url)
 
 

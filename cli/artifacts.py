@@ -50,3 +50,125 @@ def ls(
 
     rows = opened(stack, config).artifacts(run=run, name=name, type=type, step=step, limit=limit)
     listing([row.to_dict() for row in rows], _COLUMNS, json=json, empty="No artifacts.")
+
+
+@app.command()
+def show(artifact: ArtifactId, stack: Stack = None, config: Config = None, json: AsJson = False) -> None:
+    """Show an artifact: its manifest, what it was made from, and what was made from it."""
+    from .catalog import opened
+    from .show import console, print_json
+
+    catalog = opened(stack, config)
+    row = catalog.artifact(artifact)
+    _, manifest = _located(row, stack, config)
+    near = {
+        "parents": [node.to_dict() for node in catalog.parents(row.id)],
+        "children": [node.to_dict() for node in catalog.children(row.id)],
+    }
+    if json:
+        print_json({**row.to_dict(), "manifest": manifest.to_dict(), **near})
+    else:
+        _show(console(), row, manifest, near)
+
+
+def _show(out: Any, row: ArtifactRow, manifest: Manifest, near: dict[str, list[dict[str, Any]]]) -> None:
+    from .show import lines, place, size, table, when
+
+    made_by = f"{row.step}.{row.output}" + ("" if row.map_index is None else f" of task {row.map_index}")
+    facts: list[tuple[str, Any]] = [
+        ("Artifact", f"{row.name} {row.version}"),
+        ("Id", row.id),
+        ("Type", row.type),
+        ("Made by", f"{made_by} in run {row.run_id}" if row.run_id else ""),
+        ("Created", f"{when(row.created)} UTC"),
+        ("Place", place(row.uri)),
+        ("Digest", row.digest),
+        ("Materializer", f"{manifest.materializer} (format {manifest.materializer_version})"),
+        ("Tags", ", ".join(f"{key}={value}" for key, value in manifest.tags.items())),
+    ]
+    facts += [(name, _brief(value)) for name, value in manifest.metadata.items()]
+    facts += [(name, _brief(value)) for name, value in (manifest.user_metadata or {}).items()]
+    out.print(lines(facts))
+    files = table("File", ">Size", "Digest")
+    for entry in manifest.files:
+        files.add_row(entry.path, size(entry.size), entry.digest)
+    out.print()
+    out.print(files)
+    for heading, rows in near.items():
+        if rows:
+            made = table("Made from" if heading == "parents" else "Used for", "Type", "Id")
+            for item in rows:
+                made.add_row(item["name"], item["type"], item["id"])
+            out.print()
+            out.print(made)
+
+
+def _brief(value: Any) -> str:
+    import json
+
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= 300 else f"{text[:300]} ... (all of it with --json)"
+
+
+def _located(row: ArtifactRow, stack: str | None, config: str | None) -> tuple[ArtifactStore, Manifest]:
+    from ..routing.router import Router
+    from ..routing.stacks import resolve_stack
+
+    store = Router(resolve_stack(stack, config=config)).store_of(row.uri)
+    return store, store.manifest(row.uri)
+
+
+# --- the files --------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def get(
+    artifact: ArtifactId,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="Where to. Default: the artifact's name, here."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    stack: Stack = None,
+    config: Config = None,
+) -> None:
+    """Copy an artifact's files out of the store, verified. One file becomes a file, several become a folder."""
+    from ..core.errors import ConfigError, Problem
+    from ..core.names import segment
+    from .catalog import opened
+    from .show import console, size
+
+    row = opened(stack, config).artifact(artifact)
+    store, manifest = _located(row, stack, config)
+    single = len(manifest.files) == 1
+    suffix = Path(manifest.files[0].path).suffix if single and not Path(row.name).suffix else ""
+    target = output or Path(segment(row.name) + suffix)
+    if target.exists() and not force:
+        raise ConfigError("Nothing was written", [Problem("It is there already; --force replaces it", str(target))])
+    _copy(store, store.key(row.uri), manifest, target)
+    count = "" if single else f" ({len(manifest.files)} files)"
+    console().print(f"wrote {target}{count}, {size(manifest.size_bytes)}", soft_wrap=True)
+
+
+def _copy(store: ArtifactStore, key: str, manifest: Manifest, target: Path) -> None:
+    """Copy to a folder beside the target, verify the copies, and put them in place: all of it, or nothing."""
+    import tempfile
+
+    from ..materializers.files import FileReader
+
+    source = store.local_tree(f"{key}/{manifest.content}", manifest.files)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tailrace-") as aside:
+        copied = Path(aside, "files")
+        copied.mkdir()
+        for entry in manifest.files:
+            place = copied / entry.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if (source / entry.path).is_file():
+                shutil.copyfile(source / entry.path, place)
+        FileReader(copied, {entry.path: entry for entry in manifest.files}, label=store.uri(key)).path()
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        (copied / manifest.files[0].path if len(manifest.files) == 1 else copied).rename(target)

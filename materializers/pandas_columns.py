@@ -33,7 +33,7 @@ def encode_column(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
 
     Raises MaterializationError, without a name for the column, for what would not come back exactly.
     """
-    if isinstance(values, pd.arrays.NumpyExtensionArray):
+    if type(values) is pd.arrays.NumpyExtensionArray:  # string arrays are sub-classes of it
         values = values.to_numpy()
     dtype = values.dtype
     if isinstance(dtype, np.dtype):

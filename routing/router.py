@@ -213,7 +213,9 @@ class Router:
         if registry is None:
             raise DestinationError(f"The stack {self.stack.name!r} has no model registry for {ref.name!r}.")
         manifest = self.store_of(ref.uri).manifest(ref)
-        name, version = registry.register(ref, manifest, run=task.run, tracker_run=self.tracker_run(task.run))
+        shared = self.stack.tracker is not None and self.stack.tracker.type == registry.name
+        tracker_run = self.tracker_run(task.run) if shared else None  # another tracker's run means nothing to it
+        name, version = registry.register(ref, manifest, run=task.run, tracker_run=tracker_run)
         return f"{registry.name}:{name}/{version}"
 
 
