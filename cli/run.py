@@ -138,7 +138,7 @@ def _summary(out: Console, result: RunResult) -> None:
     if artifacts:
         out.print(_artifact_table(artifacts))
         out.print()
-    done = f"{result.state} in {duration(result.seconds)}, stack {result.stack}, orchestrator {result.orchestrator}"
+    done = f"{result.state} in {duration(result.duration)}, stack {result.stack}, orchestrator {result.orchestrator}"
     last = f"tailrace lineage {artifacts[-1]['id']}" if artifacts else ""
     out.print(
         lines(
@@ -212,7 +212,7 @@ def _as_json(result: RunResult, failure: StepFailed | None) -> dict[str, Any]:
         "pipeline": result.pipeline,
         "stack": result.stack,
         "orchestrator": result.orchestrator,
-        "seconds": result.seconds,
+        "seconds": result.duration,
         "tracker_url": result.tracker_url or None,
         "failed_step": failure.step if failure else None,
         "steps": steps,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .results import RunResult
 
 __all__ = [
+    "AmbiguousName",
     "ArtifactNotFound",
     "AssetError",
     "ConfigError",
@@ -92,6 +93,14 @@ class AssetError(TailraceError, TypeError):
 
 class ArtifactNotFound(TailraceError, LookupError):
     """No committed artifact (one with a manifest) at this path, URI or id."""
+
+
+class AmbiguousName(TailraceError, LookupError):
+    """A key that several artifacts, or runs of several projects, answer to: ``.candidates`` names them."""
+
+    def __init__(self, message: str, *, candidates: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.candidates = tuple(candidates)
 
 
 class RunNotFound(TailraceError, LookupError):

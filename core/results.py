@@ -112,21 +112,21 @@ class Outputs(Mapping[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """A finished run. ``state`` is ``completed``, ``failed`` or ``cancelled``; ``seconds`` is its whole duration."""
+    """A finished run. ``state`` is ``completed``, ``failed`` or ``cancelled``; ``duration`` is seconds."""
 
     run_id: str
     state: str
     pipeline: str
     stack: str
     orchestrator: str
-    seconds: float
+    duration: float
     steps: Mapping[str, StepResult]
     outputs: Outputs
     tracker_url: str = ""
 
     def summary(self) -> str:
         """A few lines for people: the run, and for each step its state, seconds and what it stored."""
-        lines = [f"{self.pipeline}: run {self.run_id} {self.state} in {self.seconds:.2f} s on {self.orchestrator}"]
+        lines = [f"{self.pipeline}: run {self.run_id} {self.state} in {self.duration:.2f} s on {self.orchestrator}"]
         for step in self.steps.values():
             stored = ", ".join(dict.fromkeys(f"{ref.name} ({ref.type.rpartition('.')[2]})" for ref in step.artifacts))
             times = f" x{len(step.tasks)}" if len(step.tasks) > 1 else ""

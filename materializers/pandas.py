@@ -186,7 +186,11 @@ class _SheetWriter:
         if "range" in axis:
             start, stop, step = axis["range"]
             rows = [{"kind": "range", "name": None, "start": start, "stop": stop, "step": step}]
-        return {"index_columns": rows, "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}
+        about_rows = [
+            {"name": name, "field_name": name, "pandas_type": "object", "numpy_type": "object", "metadata": None}
+            for name in self._index_names
+        ]
+        return {"index_columns": rows, "column_indexes": [], "columns": about_rows, "pandas_version": "2.0.0"}
 
 
 def _values(series: Any) -> Any:
