@@ -18,7 +18,7 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := python -m pip --quiet --disable-pip-version-check
+PIP := python -m pip --disable-pip-version-check
 TAG = $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])'
 MYPY := ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 EXTRAS := dev,all,docs
@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit("Tailrace needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	tested=constraints/$$($(TAG)).txt; if [ -e $$tested ]; then set -- --constraint $$tested; fi; \
-	$(BIN)/$(PIP) install "$$@" --editable '.[$(EXTRAS)]'
+	$(BIN)/$(PIP) install --quiet "$$@" --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || echo 'Some files of the installed packages are not for this Python; they are not used.'
 	touch $@
 
@@ -59,8 +59,8 @@ lint: $(STAMP)
 # unpacked, and what imports `tailrace` is linked in beside it and checked from there.
 types: $(STAMP)
 	rm -rf build
-	$(BIN)/$(PIP) wheel --no-deps --no-build-isolation --wheel-dir build/dist .
-	$(BIN)/$(PIP) install --no-deps --target build/typed build/dist/*.whl
+	$(BIN)/$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
+	$(BIN)/$(PIP) install --quiet --no-deps --target build/typed build/dist/*.whl
 	ln -s ../../tests ../../flows build/typed/
 	$(BIN)/python tests/docs/test_examples.py build/typed/examples
 	cd build/typed && $(MYPY) -p tailrace && $(MYPY) tests flows examples
@@ -70,7 +70,7 @@ constraints: BIN := build/constraints/bin
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	$(BIN)/$(PIP) install --editable '.[$(EXTRAS)]'
+	$(BIN)/$(PIP) install --quiet --editable '.[$(EXTRAS)]'
 	$(BIN)/$(PIP) list --format=freeze --exclude-editable --exclude pip >build/constraints.txt
 	mv build/constraints.txt constraints/$$($(TAG)).txt
 

@@ -57,7 +57,7 @@ task = Table(
     _text("project", primary_key=True),
     _text("run_id", primary_key=True),
     _text("step", primary_key=True),
-    _number("item", primary_key=True),  # -1 for a task of a step that is not mapped
+    _number("item", primary_key=True),  # as in artifact
     _number("position"),  # of the step in the plan
     Column("record", JSON, nullable=False),
 )
@@ -85,10 +85,10 @@ artifact = Table(
     _text("name"),
     _text("type"),
     Column("version", String),  # the user's
-    _number("ordinal"),  # 1, 2, ... by (created, id, uri) among those of this project and name
+    _number("ordinal"),  # 1, 2, ... by (created, id, uri) among those of this project, name and item
     _text("step"),
     _text("output"),
-    Column("map_index", Integer),
+    _number("item"),  # -1 where the step is not mapped
     _text("run_id"),
     _text("pipeline"),
     _text("project"),
@@ -106,7 +106,7 @@ artifact = Table(
     Index("tailrace_artifact_id", "scope", "id"),
     Index("tailrace_artifact_digest", "scope", "digest"),
     Index("tailrace_artifact_run", "scope", "run_id", "step", "output"),
-    Index("tailrace_artifact_name", "scope", "project", "name", "created", "id", "uri"),
+    Index("tailrace_artifact_name", "scope", "project", "name", "item", "created", "id", "uri"),
     Index("tailrace_artifact_created", "scope", "created", "id"),
 )
 

@@ -16,14 +16,14 @@ may do this at once: they write the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
 
 from ..core.names import MANIFEST
 from ..core.refs import ArtifactRef, Manifest
@@ -229,40 +229,37 @@ def write_artifacts(connection: Connection, scope_id: int, found: Iterable[Found
     new = [_artifact_row(scope_id, item) for item in found]
     left = list(gone)
     places = [row["uri"] for row in new] + left
-    columns = (artifact.c.uri, artifact.c.project, artifact.c.name, artifact.c.created)
+    series = (artifact.c.project, artifact.c.name, artifact.c.item)
+    named = select(artifact.c.uri, artifact.c.created, *series).where(artifact.c.scope == scope_id)
     old = [
         row
         for start in range(0, len(places), _BATCH)
-        for row in connection.execute(
-            select(*columns).where(artifact.c.scope == scope_id, artifact.c.uri.in_(places[start : start + _BATCH]))
-        )
+        for row in connection.execute(named.where(artifact.c.uri.in_(places[start : start + _BATCH])))
     ]
     _delete(connection, artifact, scope_id, [{"uri": row.uri} for row in old])
     _delete(connection, parent, scope_id, [{"child_uri": row.uri} for row in old])
     _insert(connection, artifact, new)
     _insert(connection, parent, [row for item in found for row in _parent_rows(scope_id, item)])
-    earliest: dict[tuple[str, str], str] = {}
-    changed = [(row.project, row.name, row.created) for row in old]
-    for project, name, created in [*changed, *((row["project"], row["name"], row["created"]) for row in new)]:
-        earliest[project, name] = min(created, earliest.get((project, name), created))
-    for (project, name), created in earliest.items():
-        _number(connection, scope_id, project, name, created)
+    earliest: dict[tuple[Any, ...], str] = {}
+    for row in [*(row._mapping for row in old), *new]:
+        key = tuple(row[column.name] for column in series)
+        earliest[key] = min(row["created"], earliest.get(key, row["created"]))
+    for key, created in earliest.items():
+        same = (artifact.c.scope == scope_id, *(column == value for column, value in zip(series, key, strict=True)))
+        _count(connection, same, created)
     absent = set(left)
     return sum(row.uri in absent for row in old)
 
 
-def _number(connection: Connection, scope_id: int, project: str, name: str, since: str) -> None:
-    """Count the artifacts of a name again from a time on; those before are counted."""
-    named = (artifact.c.scope == scope_id, artifact.c.project == project, artifact.c.name == name)
+def _count(connection: Connection, same: Sequence[ColumnElement[bool]], since: str) -> None:
+    """Count a series of artifacts again from a time on; those before are counted."""
     order = (artifact.c.created, artifact.c.id, artifact.c.uri)
-    before = select(func.max(artifact.c.ordinal)).where(*named, artifact.c.created < since).scalar_subquery()
-    counted = (
-        select(artifact.c.uri, (func.coalesce(before, 0) + func.row_number().over(order_by=order)).label("ordinal"))
-        .where(*named, artifact.c.created >= since)
-        .subquery()
-    )
-    same = (artifact.c.scope == scope_id, artifact.c.uri == counted.c.uri, artifact.c.ordinal != counted.c.ordinal)
-    connection.execute(update(artifact).values(ordinal=counted.c.ordinal).where(*same))
+    last = select(artifact.c.ordinal).where(*same, artifact.c.created < since)
+    before = last.order_by(*(column.desc() for column in order)).limit(1).scalar_subquery()
+    number = func.coalesce(before, 0) + func.row_number().over(order_by=order)
+    counted = select(artifact.c.uri, number.label("ordinal")).where(*same, artifact.c.created >= since).subquery()
+    changed = (artifact.c.uri == counted.c.uri, artifact.c.ordinal != counted.c.ordinal)
+    connection.execute(update(artifact).values(ordinal=counted.c.ordinal).where(*same, *changed))
 
 
 def _write_runs(
@@ -309,7 +306,7 @@ def _artifact_row(scope_id: int, found: Found) -> dict[str, Any]:
         "ordinal": 0,
         "step": producer.step if producer else "",
         "output": producer.output if producer else "",
-        "map_index": producer.map_index if producer else None,
+        "item": _item(producer.map_index if producer else None),
         "run_id": producer.run_id if producer else "",
         "pipeline": producer.pipeline if producer else "",
         "project": producer.project if producer else "",
@@ -360,15 +357,17 @@ def _run_values(record: RunRecord, end: RunEnd | None, tasks: list[TaskRecord]) 
 
 
 def _task_values(done: TaskRecord, places: Mapping[str, int]) -> dict[str, Any]:
-    item = -1 if done.map_index is None else done.map_index
-    return {"step": done.step, "item": item, "position": places.get(done.step, len(places)), "record": done.to_dict()}
+    return {"step": done.step, "item": _item(done.map_index), "position": places.get(done.step, len(places)), "record": done.to_dict()}
 
 
 def _usages(done: TaskRecord) -> Iterator[dict[str, Any]]:
-    item = -1 if done.map_index is None else done.map_index
     for name, ids in done.inputs.items():
         for artifact_id in ids:
-            yield {"step": done.step, "item": item, "input": name, "artifact_id": artifact_id}
+            yield {"step": done.step, "item": _item(done.map_index), "input": name, "artifact_id": artifact_id}
+
+
+def _item(map_index: int | None) -> int:
+    return -1 if map_index is None else map_index
 
 
 def _utc(time_text: str) -> str:

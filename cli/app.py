@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..core.errors import (
+    AmbiguousName,
     ArtifactNotFound,
     ConfigError,
     InvalidKey,
@@ -26,7 +27,7 @@ __all__ = ["app"]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-_USAGE = (ArtifactNotFound, ConfigError, InvalidKey, MissingExtra, PipelineError, RunConflict, RunNotFound)
+_USAGE = (AmbiguousName, ArtifactNotFound, ConfigError, InvalidKey, MissingExtra, PipelineError, RunConflict, RunNotFound)
 
 
 class Commands(TyperGroup):
@@ -105,6 +106,6 @@ app.command("doctor", rich_help_panel=PROJECT)(doctor.doctor)
 @app.command("version", rich_help_panel=PROJECT)
 def version() -> None:
     """Print the version."""
-    from importlib import metadata
+    from .. import __version__
 
-    print(f"tailrace {metadata.version('tailrace')}, Python {sys.version.split()[0]}")
+    print(f"tailrace {__version__}, Python {sys.version.split()[0]}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import AsJson, Config, Limit, Stack
+from .options import ArtifactId, AsJson, Config, Limit, Stack
 
 if TYPE_CHECKING:
     from ..catalog.rows import ArtifactRow
@@ -30,8 +30,6 @@ _COLUMNS = {
     "created": "Created (UTC)",
 }
 
-ArtifactId = Annotated[str, typer.Argument(metavar="ID", help="An artifact's id, digest or URI.", show_default=False)]
-
 
 @app.command()
 def ls(
@@ -48,7 +46,7 @@ def ls(
     from .catalog import opened
     from .show import listing
 
-    rows = opened(stack, config).artifacts(run=run, name=name, type=type, step=step, limit=limit)
+    rows = opened(stack, config).artifacts(run_id=run, name=name, type=type, step=step, limit=limit)
     listing([row.to_dict() for row in rows], _COLUMNS, json=json, empty="No artifacts.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from .options import AsJson, Config, Stack
 
 if TYPE_CHECKING:
     from ..catalog.index import Catalog
+    from ..catalog.rows import SyncReport
 
 __all__ = ["app", "opened"]
 
@@ -22,8 +23,15 @@ def opened(stack: str | None, config: str | None) -> Catalog:
     from ..routing.stacks import resolve_stack
 
     found = open_catalog(resolve_stack(stack, config=config))
-    found.sync()
+    _tell(found.sync())
     return found
+
+
+def _tell(report: SyncReport) -> None:
+    from .show import console
+
+    for problem in report.problems:
+        console(stderr=True).print(f"Not read: {problem}", style="yellow", soft_wrap=True)
 
 
 @app.command()
@@ -31,12 +39,12 @@ def rebuild(stack: Stack = None, config: Config = None) -> None:
     """Forget the index and make it anew from the stores."""
     from ..routing.catalog import open_catalog
     from ..routing.stacks import resolve_stack
-    from .show import console
+    from .show import console, duration
 
     found = open_catalog(resolve_stack(stack, config=config))
-    found.rebuild()
-    counts = found.stats()
-    console().print(f"Rebuilt: {counts['runs']} runs, {counts['artifacts']} artifacts.")
+    report = found.rebuild()
+    _tell(report)
+    console().print(f"{report.runs} runs and {report.artifacts} artifacts in {duration(report.seconds)}")
 
 
 @app.command()
@@ -44,9 +52,14 @@ def stats(stack: Stack = None, config: Config = None, json: AsJson = False) -> N
     """Count what there is, and its bytes."""
     from .show import console, lines, print_json, size
 
-    found = opened(stack, config).stats()
+    found = opened(stack, config).stats().to_dict()
     if json:
         print_json(found)
         return
-    facts = [(name.replace("_", " "), size(value) if "bytes" in name else value) for name, value in found.items()]
+    facts: list[tuple[str, Any]] = [("runs", found["runs"])]
+    facts += [(f"  {state}", count) for state, count in found["runs_by_state"].items()]
+    facts += [("artifacts", found["artifacts"])]
+    facts += [(f"  {kind}", count) for kind, count in found["by_type"].items()]
+    facts += [("bytes", size(found["bytes"]))]
+    facts += [(f"  in {store}", size(count)) for store, count in found["by_store"].items()]
     console().print(lines(facts))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Config, Stack
+from .options import ArtifactId, Config, Stack
 
 __all__ = ["Format", "lineage"]
 
@@ -23,7 +23,7 @@ class Format(str, Enum):
 
 
 def lineage(
-    artifact: Annotated[str, typer.Argument(metavar="ID", help="An artifact's id, digest or URI.", show_default=False)],
+    artifact: ArtifactId,
     format: Annotated[Format, typer.Option("--format", help="How the graph is written.")] = Format.text,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of the terminal.")
@@ -35,16 +35,11 @@ def lineage(
     config: Config = None,
 ) -> None:
     """Show what an artifact was made from, and what was made from it."""
-    import json
-
     from .catalog import opened
     from .show import console
 
     graph = opened(stack, config).lineage(artifact, up=up or not down, down=down or not up, depth=depth)
-    if format is Format.json:
-        text = json.dumps(graph.to_dict(), indent=2)
-    else:
-        text = {Format.text: graph.to_text, Format.mermaid: graph.to_mermaid, Format.svg: graph.to_svg}[format]()
+    text: str = getattr(graph, f"to_{format.value}")()
     if output is None:
         print(text.rstrip("\n"))
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Config", "Limit", "Stack", "Target"]
+__all__ = ["ArtifactId", "AsJson", "Config", "Limit", "Stack", "Target"]
 
 Target = Annotated[
     str,
@@ -14,6 +14,14 @@ Target = Annotated[
         metavar="FILE[:NAME]",
         help="A Python file, or a name: flows/NAME.py, pipelines/NAME.py or NAME.py. "
         ":NAME picks one of several pipelines in it.",
+        show_default=False,
+    ),
+]
+ArtifactId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An artifact: its id or the beginning of that, its URI, its digest, or RUN/STEP/OUTPUT.",
         show_default=False,
     ),
 ]

@@ -45,7 +45,6 @@ class _Step:
         else:
             self.running.discard(event.map_index)
             self.ended[event.map_index] = event.record
-            self.message = event.record.error
 
 
 class Progress:
@@ -79,16 +78,17 @@ class Progress:
             for name, step in self.steps.items():
                 state = step.state
                 mark = self._spinner if state == "running" else styled(state, _MARKS[state])
-                seconds = duration(sum(record.seconds for record in step.ended.values())) if step.ended else ""
-                made.add_row(mark, styled("skipped" if state == "waiting" else "", name), seconds, _notes(step))
+                seconds = sum(record.seconds for record in step.ended.values())
+                made.add_row(mark, styled("skipped" if state == "waiting" else "", name), duration(seconds or None), _notes(step))
         return made
 
 
 def _notes(step: _Step) -> str:
     """What is worth a few words beside the step's name."""
-    if step.message:
-        return step.message.partition("\n")[0]
     done, tasks = len(step.ended), len(step.ended) + len(step.running)
+    errors = [record.error.partition("\n")[0] for record in step.ended.values() if record.error]
+    if errors or step.message:
+        return step.message or (errors[0] if tasks == 1 else f"{len(errors)} of {tasks} tasks: {errors[0]}")
     if tasks > 1 or any(index is not None for index in step.ended):
         return f"{done} of {tasks} tasks" if step.running else f"{tasks} tasks"
     return ", ".join(map(_made, step.ended.values()))
@@ -106,7 +106,8 @@ def _line(event: StepEvent) -> str:
         return f"{event.kind:<9}  {name}" + (f"  {event.message}" if event.message else "")
     record = event.record
     rest = record.error.partition("\n")[0] or _made(record)
-    return "  ".join(part for part in (f"{record.state:<9}", name, duration(record.seconds), rest) if part)
+    seconds = "" if record.state == "skipped" else duration(record.seconds)
+    return "  ".join(part for part in (f"{record.state:<9}", name, seconds, rest) if part)
 
 
 @contextmanager

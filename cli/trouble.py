@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["trimmed"]
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+_PACKAGE = Path(__file__).parent.parent  # not resolved: code objects have the path by which they were found
 _ROOMS = ("adapters", "catalog", "cli", "core", "materializers", "routing", "stores")
 _OURS = tuple(f"{_PACKAGE / room}/" for room in _ROOMS)  # not the whole package: its root may hold the user's flows
 _STDLIB = sysconfig.get_path("stdlib")

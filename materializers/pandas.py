@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
+from .arrow import read_ipc, write_ipc
 from .base import Spec
 from .files import FileReader, FileWriter
 from .numpy_scalars import cell
@@ -61,16 +62,17 @@ class PandasMaterializer:
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Rows, the dtype of each column, nulls of those that have any, bytes (of object columns the pointers only)."""
-        about: dict[str, Any] = {"rows": len(value), "nbytes": int(np.sum(value.memory_usage()))}
         if isinstance(value, pd.DataFrame):
             columns = value.iloc[:, :_SHOWN_COLUMNS]
-            about["columns"] = value.shape[1]
-            about["schema"] = {str(name): str(dtype) for name, dtype in columns.dtypes.items()}
-            about["nulls"] = {str(name): int(count) for name, count in columns.isna().sum().items() if count}
-        elif not isinstance(value, pd.MultiIndex):
-            about["dtype"] = str(value.dtype)
-            about["nulls"] = int(value.isna().sum())
-        return about
+            return {
+                "rows": len(value),
+                "columns": value.shape[1],
+                "nbytes": int(value.memory_usage(index=False).sum()),
+                "schema": {str(name): str(dtype) for name, dtype in columns.dtypes.items()},
+                "nulls": {str(name): int(count) for name, count in columns.isna().sum().items() if count},
+            }
+        nulls = {} if isinstance(value, pd.MultiIndex) else {"nulls": int(value.isna().sum())}
+        return {"rows": len(value), "dtype": str(value.dtype), "nbytes": int(value.nbytes), **nulls}
 
 
 # ---- writing
@@ -155,10 +157,16 @@ class _SheetWriter:
 
     def _levels(self, index: Any) -> Spec:
         """As levels and codes, since the order of the levels and the unused ones are part of a MultiIndex."""
-        levels = [self._apart(level.rename(None), f"level {place} of its index") for place, level in enumerate(index.levels)]
-        for codes, name in zip(index.codes, index.names, strict=True):
-            self._add(np.asarray(codes), self._free_name(name), "its index")
-        return {"class": "MultiIndex", "names": [_encode_name(name) for name in index.names], "levels": levels}
+        names = [_encode_name(name) for name in index.names]
+        levels = []
+        for place, (level, codes, name) in enumerate(zip(index.levels, index.codes, index.names, strict=True)):
+            what, column, level = f"level {place} of its index", self._free_name(name), level.rename(None)
+            values = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(level))
+            if type(values.categories) is type(level):
+                levels.append(self._add(values, column, what))
+            else:  # a level that is itself categorical
+                levels.append({"level": self._apart(level, what), "codes": self._add(np.asarray(codes), column, what)})
+        return {"class": "MultiIndex", "names": names, "levels": levels}
 
     def _free_name(self, name: Any) -> str:
         free = name if type(name) is str and name else f"__index_level_{len(self._index_names)}__"
@@ -175,8 +183,7 @@ class _SheetWriter:
             with self._files.open("data.parquet") as stream:
                 pq.write_table(table, stream, compression="snappy", use_dictionary=_repetitive(table))
             return {"format": "parquet"}
-        with self._files.open("data.arrow") as stream, pa.ipc.new_file(stream, table.schema) as writer:
-            writer.write_table(table)
+        write_ipc(self._files, table)
         return {"format": "arrow"}
 
     def _for_pandas(self, about: Spec) -> Spec:
@@ -214,8 +221,6 @@ def _are_few_texts(index: Any) -> bool:
 
 def _column_names(labels: Any) -> list[str]:
     """The labels themselves where they can be names; their text where that is unique; else their places."""
-    if isinstance(labels, pd.MultiIndex):
-        return [str(place) for place in range(len(labels))]
     names = [str(label) for label in labels]
     clean = len(set(names)) == len(names) and all(name.isprintable() and name for name in names)
     return names if clean else [str(place) for place in range(len(names))]
@@ -254,9 +259,7 @@ class _SheetReader:
 
     def __init__(self, files: FileReader, form: str) -> None:
         self._files = files
-        buffer = pa.py_buffer(files.read("data.parquet" if form == "parquet" else "data.arrow"))
-        source = pa.BufferReader(buffer)
-        table = pq.ParquetFile(source).read() if form == "parquet" else pa.ipc.open_file(source).read_all()
+        table = _read_parquet(files) if form == "parquet" else read_ipc(files)
         self._about: Spec = loads(table.schema.metadata[_KEY])
         self._columns = iter(table.columns)
 
@@ -284,8 +287,7 @@ class _SheetReader:
 
     def _axis(self, spec: Mapping[str, Any]) -> Any:
         if spec["class"] == "MultiIndex":
-            levels = [self._apart(level) for level in spec["levels"]]
-            codes = [_plain(next(self._columns)) for _ in levels]
+            levels, codes = zip(*map(self._level, spec["levels"]), strict=True)
             names = [decode(name) for name in spec["names"]]
             return pd.MultiIndex(levels=levels, codes=codes, names=names, verify_integrity=False)
         name = decode(spec["name"])
@@ -297,9 +299,15 @@ class _SheetReader:
             array = self._next(spec["values"])
         return _index(spec["class"], array, name, spec.get("freq"))
 
+    def _level(self, spec: Mapping[str, Any]) -> tuple[Any, Any]:
+        if "level" in spec:
+            return self._apart(spec["level"]), self._next(spec["codes"])
+        values = self._next(spec)
+        return values.categories, values.codes
 
-def _plain(column: pa.ChunkedArray) -> Any:
-    return column.to_numpy()
+
+def _read_parquet(files: FileReader) -> pa.Table:
+    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(files.read("data.parquet")))).read()
 
 
 def _series(array: Any, index: Any) -> Any:

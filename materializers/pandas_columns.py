@@ -67,16 +67,14 @@ def _encode_numpy(values: np.ndarray[Any, Any]) -> tuple[Data, Spec]:
     if dtype.kind == "c" and dtype.itemsize <= 16:
         parts = [pa.array(native.real.copy()), pa.array(native.imag.copy())]
         return pa.StructArray.from_arrays(parts, ["real", "imag"]), {"complex": dtype.str}
-    if dtype.kind == "M":
+    if dtype.kind in "biufmM" and dtype.itemsize <= 8:
         return pa.array(_storable(native)), spec
-    if dtype.kind in "biufm" and dtype.itemsize <= 8:
-        return pa.array(native), spec
     raise MaterializationError(f"the dtype {dtype} has no exact form in Arrow")
 
 
 def _storable(moments: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Parquet has no seconds: milliseconds, where these reach that far."""
-    if np.datetime_data(moments.dtype)[0] != "s":
+    """Parquet has no timestamps in seconds: milliseconds, where these reach that far."""
+    if moments.dtype.kind != "M" or np.datetime_data(moments.dtype)[0] != "s":
         return moments
     finer = moments.astype("M8[ms]")
     if not np.array_equal(finer.astype("M8[s]").view("i8"), moments.view("i8")):
@@ -218,14 +216,15 @@ def _decode_intervals(data: pa.ChunkedArray, spec: Mapping[str, Any], load_index
 
 
 def _encode_categories(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
-    """Readable where the categories are text, as most are; else the codes."""
-    categories = values.categories
+    """The labels of the rows where other tools can read them (text, integers, times); else the codes."""
     codes = pa.array(values.codes, mask=values.codes < 0)
-    spec = {"categories": save_index(categories), "ordered": bool(values.ordered)}
-    labels = _labels(categories)
+    spec = {"categories": save_index(values.categories), "ordered": bool(values.ordered)}
+    labels = _labels(values.categories)
     if labels is None:
-        return codes, spec
-    return pa.DictionaryArray.from_arrays(codes, labels), {**spec, "readable": True}
+        return codes, {**spec, "codes": True}
+    if pa.types.is_large_string(labels.type):
+        return pa.DictionaryArray.from_arrays(codes, labels), spec
+    return labels.take(codes), spec
 
 
 def _labels(categories: Any) -> pa.Array | None:
@@ -233,23 +232,26 @@ def _labels(categories: Any) -> pa.Array | None:
         try:
             return pa.array(list(categories), type=pa.large_string())
         except UnicodeEncodeError:
-            pass
+            return None
+    if isinstance(categories.dtype, np.dtype) and categories.dtype.kind in "iuM":
+        return pa.array(_storable(categories.to_numpy()))
     return None
 
 
 def _decode_categories(data: pa.ChunkedArray, spec: Mapping[str, Any], load_index: LoadIndex) -> Any:
     categories = load_index(spec["categories"])
-    if spec.get("readable"):
+    if "codes" not in spec:
         labels = _labels(categories)
-        chunks = [_recode(chunk, labels) for chunk in data.chunks]
-        data = pa.chunked_array(chunks, type=pa.int32())
+        data = pa.chunked_array([_recode(chunk, labels) for chunk in data.chunks], type=pa.int32())
     codes = data.fill_null(-1).to_numpy()
     return pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(categories, ordered=spec["ordered"]))
 
 
-def _recode(chunk: pa.DictionaryArray, labels: pa.Array) -> pa.Array:
-    """A chunk's codes in the order of the categories: the file keeps labels in its own."""
-    return pc.index_in(chunk.dictionary.cast(pa.large_string()), value_set=labels).take(chunk.indices)
+def _recode(chunk: Any, labels: pa.Array) -> pa.Array:
+    """A chunk's codes in the order of the categories: the file has labels, and a dictionary of them in its own order."""
+    if isinstance(chunk, pa.DictionaryArray):
+        return pc.index_in(chunk.dictionary.cast(labels.type), value_set=labels).take(chunk.indices)
+    return pc.index_in(chunk, value_set=labels, skip_nulls=True)
 
 
 def _encode_arrow(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:

@@ -18,7 +18,7 @@ from weakref import ref
 from ..core.errors import MaterializationError, PickleNotAllowed, TailraceError, did_you_mean
 from .base import Materializer, Spec
 from .files import FileReader, FileWriter
-from .tagged import is_plain, type_name
+from .tagged import is_plain, readable, type_name
 
 __all__ = [
     "Choice",
@@ -222,7 +222,7 @@ class MaterializerRegistry:
         MaterializationError when nothing takes the value. What was written for it is then gone again.
         """
         materializer, spec = self._store(value, files, label)
-        metadata = {"type": type_name(type(value)), **materializer.describe(value)}
+        metadata = readable({"type": type_name(type(value)), **materializer.describe(value)})
         length = len(value) if isinstance(value, (list, tuple)) else None
         return Saved(materializer.name, materializer.version, spec, metadata, length)
 

@@ -12,13 +12,26 @@ import base64
 import math
 import reprlib
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
 from ..core.errors import MaterializationError
 
-__all__ = ["TAG", "Attribute", "Decoder", "Encoder", "decode", "dumps", "encode", "is_plain", "loads", "tag", "type_name"]
+__all__ = [
+    "TAG",
+    "Attribute",
+    "Decoder",
+    "Encoder",
+    "decode",
+    "dumps",
+    "encode",
+    "is_plain",
+    "loads",
+    "readable",
+    "tag",
+    "type_name",
+]
 
 TAG = "$t"
 
@@ -123,6 +136,21 @@ def _are_utf8(texts: list[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def readable(value: Any) -> Any:
+    """Something like the value, for people: plain JSON, with text in place of what that cannot hold."""
+    if is_plain(value):
+        return value
+    if isinstance(value, Mapping):
+        return {_text(str(key)): readable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [readable(item) for item in value]
+    return _text(value if isinstance(value, str) else reprlib.repr(value))
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # ---- encoding

@@ -3,20 +3,20 @@
 from tailrace import Dataset, Metrics, Report, pipeline, step
 
 
-@step
+@step(outputs="measurements")
 def measure(days: int) -> Dataset:
     """What a real pipeline would read from a file or a database."""
     return Dataset([{"day": day, "litres": 100 + day * day % 37} for day in range(days)], name="flow")
 
 
-@step
+@step(outputs="summary")
 def summarize(measurements: Dataset) -> Metrics:
     """Metrics go to the experiment tracker too, if tailrace.yaml names one."""
     litres = [row["litres"] for row in measurements.data]
     return Metrics(days=len(litres), mean=sum(litres) / len(litres), most=max(litres))
 
 
-@step
+@step(outputs="report")
 def write_report(summary: Metrics) -> Report:
     """A Report is for people: HTML, Markdown, JSON or PDF."""
     lines = "\n".join(f"- {name}: {value:g}" for name, value in summary.items())

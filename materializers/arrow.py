@@ -1,0 +1,120 @@
+"""pyarrow's Table, RecordBatch, Array and ChunkedArray as an Arrow IPC file (Feather 2): exact, and read by most tools.
+
+Not Parquet, which changes seconds to milliseconds, names inside maps and lists, and dictionaries. The spec holds the
+schema as text: an extension type that is not registered where the file is loaded is refused, not read as its storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from ..core.errors import MaterializationError
+from .base import Spec
+from .files import FileReader, FileWriter
+
+__all__ = ["ArrowMaterializer", "read_ipc", "write_ipc"]
+
+
+class ArrowMaterializer:
+    """One ``data.arrow``. How a table is cut into chunks, each with its dictionary, is not part of its value and may change."""
+
+    name: ClassVar[str] = "arrow"
+    version: ClassVar[int] = 1
+    executes_code: ClassVar[bool] = False
+
+    def save(self, value: Any, files: FileWriter) -> Spec:
+        """The kind of object and its schema. Raises MaterializationError for what IPC cannot hold."""
+        kind = _kind(value)
+        table = _as_table(value, kind)
+        write_ipc(files, table)
+        return {"kind": kind, "schema": str(table.schema.remove_metadata())}
+
+    def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
+        """The object, over the verified bytes, without a copy."""
+        table = read_ipc(files)
+        found = str(table.schema.remove_metadata())
+        if found != spec["schema"]:
+            raise MaterializationError(
+                f"it comes back with another schema; register its extension types first. Saved:\n{spec['schema']}\nHere:\n{found}"
+            )
+        if spec["kind"] == "Table":
+            return table
+        if spec["kind"] == "RecordBatch":
+            return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
+        column = table.column(0)
+        return column if spec["kind"] == "ChunkedArray" else column.combine_chunks()
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        """Rows, types, nulls and bytes."""
+        about: dict[str, Any] = {"rows": len(value), "nbytes": value.nbytes}
+        if not isinstance(value, (pa.Table, pa.RecordBatch)):
+            return {**about, "dtype": str(value.type), "nulls": value.null_count}
+        columns = list(zip(value.schema.names, value.columns, strict=True))
+        about["schema"] = {name: str(column.type) for name, column in columns}
+        about["nulls"] = {name: column.null_count for name, column in columns if column.null_count}
+        return about
+
+
+def write_ipc(files: FileWriter, table: pa.Table) -> None:
+    """Write ``data.arrow``: the same bytes for equal tables, and nothing of the memory around a slice."""
+    table = table.combine_chunks()
+    columns = [column if _is_clean(column) else _copied(column) for column in table.columns]
+    clean = pa.Table.from_arrays(columns, schema=table.schema) if columns else table
+    try:
+        with files.open("data.arrow") as stream, pa.ipc.new_file(stream, clean.schema) as writer:
+            writer.write_table(clean)
+    except pa.ArrowException as error:
+        raise MaterializationError(f"Arrow's file format does not hold it: {error}") from error
+
+
+def read_ipc(files: FileReader) -> pa.Table:
+    """The table of :func:`write_ipc`, over the verified bytes."""
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(files.read("data.arrow")))).read_all()
+
+
+def _is_clean(column: pa.ChunkedArray) -> bool:
+    """Whether a column's memory holds its values and nothing else: no slice, nothing under nulls."""
+    kind, types = column.type, pa.types
+    if column.num_chunks != 1 or column.null_count or column.chunk(0).offset:
+        return False
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_temporal(kind) or types.is_decimal(kind):
+        last_offset = 0
+    elif types.is_string(kind) or types.is_binary(kind):
+        last_offset = 4
+    elif types.is_large_string(kind) or types.is_large_binary(kind):
+        last_offset = 8
+    else:
+        return False
+    return bool(column.get_total_buffer_size() == column.nbytes + last_offset)
+
+
+def _copied(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.take(pa.array(np.arange(len(column))))
+    except pa.ArrowNotImplementedError:
+        return column  # views and run-end encoding: exact, but equal ones may have different bytes
+
+
+def _kind(value: Any) -> str:
+    for cls in (pa.Table, pa.RecordBatch, pa.ChunkedArray):
+        if type(value) is cls:
+            return str(cls.__name__)
+    if isinstance(value, pa.Array):
+        return "Array"
+    raise MaterializationError(f"it is a {type(value).__qualname__}, which is not one of Arrow's own")
+
+
+def _as_table(value: Any, kind: str) -> pa.Table:
+    if kind == "Table":
+        return value
+    if kind == "RecordBatch":
+        return pa.Table.from_batches([value])
+    return pa.Table.from_arrays([value], names=["values"])
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=schema)
