@@ -237,6 +237,8 @@ def _load(
 def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:
     """The value as the parameter's annotation asks for it: an artifact type, or what it holds."""
     declared = asset_type(wanted)
+    if value is None:
+        return None
     if declared is not None:
         return value if isinstance(value, Asset) else declared.wrap(value, manifest.name)
     if not isinstance(value, Asset):

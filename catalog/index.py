@@ -68,7 +68,7 @@ class Catalog:
         read are in the report's ``problems``. Raises what a store raises that cannot be reached.
         """
         near = [name for name, store in self.stores.items() if store.scheme in NEAR]
-        return self._guard(lambda: self._fill() or self._sync(near if walk else []))
+        return self._guard(lambda: self._sync((near if walk else []) if self._filled() else self.stores))
 
     def rebuild(self) -> SyncReport:
         """Empty the index and fill it from the stores: the same answers as before, unless the stores have changed."""
@@ -81,11 +81,9 @@ class Catalog:
             connection.execute(update(scope).where(scope.c.id == self._scope).values(synced=""))
         return self._sync(self.stores)
 
-    def _fill(self) -> SyncReport | None:
-        """Fill an index that has not been filled yet."""
+    def _filled(self) -> bool:
         with self._database.reading() as connection:
-            synced = connection.scalar(select(scope.c.synced).where(scope.c.id == self._scope))
-        return None if synced else self._sync(self.stores)
+            return Reader(connection, self._scope).filled()
 
     def _sync(self, walk: Iterable[str]) -> SyncReport:
         return Sync(self._database, self._scope, self.stores, list(walk)).run()
@@ -118,8 +116,14 @@ class Catalog:
             return act()
 
     def _ask(self, question: Callable[[Reader], T]) -> T:
+        """The answer, from an index that has been filled at least once."""
+
         def ask() -> T:
-            self._fill()
+            with self._database.reading() as connection:
+                reader = Reader(connection, self._scope)
+                if reader.filled():
+                    return question(reader)
+            self._sync(self.stores)
             with self._database.reading() as connection:
                 return question(Reader(connection, self._scope))
 

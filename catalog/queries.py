@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -14,7 +13,7 @@ from ..core.errors import AmbiguousName, ArtifactNotFound, RunNotFound
 from ..core.results import TaskRecord
 from .lineage import LineageEdge, LineageGraph, LineageNode
 from .rows import ArtifactRow, CatalogStats, Consumer, RunDetail, RunRow
-from .schema import artifact, parent, run, task, usage
+from .schema import artifact, parent, run, scope, task, usage
 
 __all__ = ["Reader"]
 
@@ -38,6 +37,10 @@ class Reader:
     def __init__(self, connection: Connection, scope_id: int) -> None:
         self.connection = connection
         self.scope = scope_id
+
+    def filled(self) -> bool:
+        """Whether the scope has been filled from its stores."""
+        return bool(self.connection.scalar(select(scope.c.synced).where(scope.c.id == self.scope)))
 
     # --- runs -----------------------------------------------------------------------------------------------------------
 
@@ -152,9 +155,9 @@ class Reader:
         same = (artifact.c.scope == self.scope) & (artifact.c.id == ids.c.id)
         found = select(ids.c.id, *_NODE).outerjoin_from(ids, artifact, same).order_by(*reversed(_NEWEST))
         rows = {row.id: row for row in self.connection.execute(found)}
-        both = (parent.c.child_id.in_(select(ids.c.id)), parent.c.parent_id.in_(select(ids.c.id)))
-        links = select(parent).where(parent.c.scope == self.scope, *both).order_by(parent.c.child_uri, parent.c.position)
-        return _graph(focus, rows, self.connection.execute(links).all())
+        made = select(parent).join_from(ids, parent, (parent.c.scope == self.scope) & (parent.c.child_id == ids.c.id))
+        links = self.connection.execute(made.order_by(parent.c.child_uri, parent.c.position))
+        return _graph(focus, rows, [link for link in links if link.parent_id in rows])
 
     def _focus(self, key: str) -> str:
         try:
@@ -186,8 +189,7 @@ def _place(row: ArtifactRow) -> str:
     return f"{row.run_id}/{row.step}/{row.output}{index}"
 
 
-def _graph(focus: str, rows: dict[str, Row[Any]], links: Iterable[Row[Any]]) -> LineageGraph:
-    links = list(links)
+def _graph(focus: str, rows: dict[str, Row[Any]], links: list[Row[Any]]) -> LineageGraph:
     places = {link.parent_id: (link.parent_uri, link.parent_digest) for link in links}
     nodes = {
         name: _missing(name, *places.get(name, ("", ""))) if row.uri is None else LineageNode(**row._mapping)

@@ -28,12 +28,14 @@ scope = Table(
     "tailrace_scope", metadata, Column("id", Integer, primary_key=True), _text("stores", unique=True), _text("synced")
 )
 
+# No index begins with the scope: where SQLite has no statistics, it takes every column for selective.
+
 run = Table(
     "tailrace_run",
     metadata,
-    _number("scope", primary_key=True),
-    _text("project", primary_key=True),
     _text("run_id", primary_key=True),
+    _text("project", primary_key=True),
+    _number("scope", primary_key=True),
     _text("pipeline"),
     _text("state"),
     _text("started"),
@@ -47,17 +49,17 @@ run = Table(
     _text("tracker_url"),
     _text("plan_version"),
     Column("params", JSON, nullable=False),
-    Index("tailrace_run_started", "scope", "started"),
+    Index("tailrace_run_started", "started", "run_id"),
 )
 
 task = Table(
     "tailrace_task",
     metadata,
-    _number("scope", primary_key=True),
-    _text("project", primary_key=True),
     _text("run_id", primary_key=True),
+    _text("project", primary_key=True),
+    _number("scope", primary_key=True),
     _text("step", primary_key=True),
-    _number("item", primary_key=True),  # as in artifact
+    _number("item", primary_key=True),  # -1 where the step is not mapped
     _number("position"),  # of the step in the plan
     Column("record", JSON, nullable=False),
 )
@@ -65,22 +67,22 @@ task = Table(
 usage = Table(
     "tailrace_usage",
     metadata,
-    _number("scope"),
     _text("artifact_id"),
-    _text("project"),
     _text("run_id"),
+    _text("project"),
+    _number("scope"),
     _text("step"),
     _number("item"),
     _text("input"),
-    Index("tailrace_usage_artifact", "scope", "artifact_id"),
-    Index("tailrace_usage_run", "scope", "project", "run_id"),
+    Index("tailrace_usage_artifact", "artifact_id"),
+    Index("tailrace_usage_run", "run_id", "project"),
 )
 
 artifact = Table(
     "tailrace_artifact",
     metadata,
-    _number("scope", primary_key=True),
     _text("uri", primary_key=True),
+    _number("scope", primary_key=True),
     _text("id"),
     _text("name"),
     _text("type"),
@@ -88,7 +90,7 @@ artifact = Table(
     _number("ordinal"),  # 1, 2, ... by (created, id, uri) among those of this project, name and item
     _text("step"),
     _text("output"),
-    _number("item"),  # -1 where the step is not mapped
+    _number("item"),
     _text("run_id"),
     _text("pipeline"),
     _text("project"),
@@ -103,24 +105,24 @@ artifact = Table(
     _text("code_version"),
     _text("orchestrator"),
     _text("manifest_digest"),
-    Index("tailrace_artifact_id", "scope", "id"),
-    Index("tailrace_artifact_digest", "scope", "digest"),
-    Index("tailrace_artifact_run", "scope", "run_id", "step", "output"),
-    Index("tailrace_artifact_name", "scope", "project", "name", "item", "created", "id", "uri"),
-    Index("tailrace_artifact_created", "scope", "created", "id"),
+    Index("tailrace_artifact_id", "id"),
+    Index("tailrace_artifact_digest", "digest"),
+    Index("tailrace_artifact_run", "run_id", "project"),
+    Index("tailrace_artifact_series", "project", "name", "item", "scope", "created", "id", "uri"),
+    Index("tailrace_artifact_created", "created", "id"),
 )
 
 parent = Table(
     "tailrace_parent",
     metadata,
-    _number("scope", primary_key=True),
     _text("child_uri", primary_key=True),
+    _number("scope", primary_key=True),
     _number("position", primary_key=True),
     _text("child_id"),
     _text("parent_id"),
     _text("parent_uri"),
     _text("parent_digest"),
     _text("input"),
-    Index("tailrace_parent_child", "scope", "child_id"),
-    Index("tailrace_parent_parent", "scope", "parent_id"),
+    Index("tailrace_parent_child", "child_id"),
+    Index("tailrace_parent_parent", "parent_id"),
 )

@@ -6,7 +6,10 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command with the process's arguments; exits with 0, 1 (a step failed), 2 (usage, configuration) or 130."""
+    """Run the command with the process's arguments.
+
+    Exits with 0 (success), 1 (a step failed), 2 (usage or configuration) or 130 (interrupted).
+    """
     from .app import app
 
     app(prog_name="tailrace")

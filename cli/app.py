@@ -27,7 +27,16 @@ __all__ = ["app"]
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-_USAGE = (AmbiguousName, ArtifactNotFound, ConfigError, InvalidKey, MissingExtra, PipelineError, RunConflict, RunNotFound)
+_USAGE = (
+    AmbiguousName,
+    ArtifactNotFound,
+    ConfigError,
+    InvalidKey,
+    MissingExtra,
+    PipelineError,
+    RunConflict,
+    RunNotFound,
+)
 
 
 class Commands(TyperGroup):
@@ -46,7 +55,7 @@ class Commands(TyperGroup):
             _tell(f"{trimmed(error.__cause__)}\n{error}", error, debug=ctx.params["debug"])
             raise typer.Exit(USAGE) from error
         except KeyboardInterrupt as error:
-            _tell("cancelled", error, debug=ctx.params["debug"])
+            _tell("interrupted", error, debug=ctx.params["debug"])
             raise typer.Exit(INTERRUPTED) from error
 
 

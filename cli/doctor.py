@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from ..routing.stacks import Component
     from ..routing.stacks import Stack as StackOf
 
-__all__ = ["CORE", "EXTRAS", "Check", "doctor"]
+__all__ = ["PACKAGES", "doctor"]
 
-CORE = (
-    "prefect fastapi mlflow fsspec s3fs gcsfs cloudpickle orjson blake3 PyYAML pydantic SQLAlchemy typer rich".split()
-)
-EXTRAS: Mapping[str, tuple[str, ...]] = {
+PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "": (
+        *("prefect", "fastapi", "mlflow", "fsspec", "s3fs", "gcsfs", "cloudpickle", "orjson", "blake3", "PyYAML"),
+        *("pydantic", "SQLAlchemy", "typer", "rich"),
+    ),
     "numpy": ("numpy",),
     "pandas": ("pandas", "pyarrow"),
     "arrow": ("pyarrow",),
@@ -31,7 +32,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("psycopg",),
     "airflow": ("apache-airflow",),
 }
-"""The packages of each extra that a component or a materializer uses, as pyproject.toml has them."""
+"""The packages of the plain install (``""``) and of each extra, as pyproject.toml has them."""
 
 _NEEDS = {"local": ("prefect",), "mlflow": ("mlflow",), "s3": ("s3fs",), "gcs": ("gcsfs",), "gs": ("gcsfs",)}
 _PATIENCE = 5.0  # seconds to wait for a server
@@ -39,7 +40,7 @@ _PATIENCE = 5.0  # seconds to wait for a server
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: ``state`` is ``ok``, ``missing``, ``failed``, or ``absent`` where that is no fault."""
+    """What was looked at. ``state`` is ``ok``, ``missing``, ``failed``, or ``absent`` where that is no fault."""
 
     group: str
     name: str
@@ -94,10 +95,10 @@ def _checks(name: str | None, config: str | None) -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    for package in CORE:
+    for package in PACKAGES[""]:
         version = _version(package)
         yield Check("Core", package, "ok" if version else "missing", version or f"pip install {package}")
-    for extra, packages in EXTRAS.items():
+    for extra, packages in list(PACKAGES.items())[1:]:
         lacking = [package for package in packages if not _version(package)]
         versions = ", ".join(f"{package} {_version(package)}" for package in packages if package not in lacking)
         advice = f"pip install 'tailrace[{extra}]'"
@@ -155,8 +156,8 @@ def _servers(stack: StackOf) -> Iterator[Check]:
             yield _reached("MLflow", kind, str(uri or "sqlite:///.tailrace/mlflow.db"), stack.root)
     server = os.environ.get("PREFECT_API_URL", "")
     if stack.orchestrator.type == "local":
-        none = Check("Prefect", "PREFECT_API_URL", "absent", "not set: each run starts a server of its own, and ends it")
-        yield _reached("Prefect", "PREFECT_API_URL", server, stack.root) if server else none
+        name, none = "PREFECT_API_URL", "not set: each run starts a server of its own, and ends it"
+        yield _reached("Prefect", name, server, stack.root) if server else Check("Prefect", name, "absent", none)
 
 
 def _reached(group: str, name: str, uri: str, root: Path) -> Check:

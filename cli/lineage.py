@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from .options import ArtifactId, Config, Stack
 __all__ = ["Format", "lineage"]
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How the graph is written."""
 
     text = "text"

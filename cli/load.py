@@ -99,4 +99,4 @@ def _is_free(path: Path) -> bool:
         spec: ModuleSpec | None = importlib.util.find_spec(path.stem)
     except (ImportError, ValueError):  # a module without a spec, such as __main__
         return False
-    return spec is None or bool(spec.origin) and Path(str(spec.origin)).resolve() == path
+    return spec is None or (bool(spec.origin) and Path(str(spec.origin)).resolve() == path)

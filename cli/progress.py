@@ -79,7 +79,8 @@ class Progress:
                 state = step.state
                 mark = self._spinner if state == "running" else styled(state, _MARKS[state])
                 seconds = sum(record.seconds for record in step.ended.values())
-                made.add_row(mark, styled("skipped" if state == "waiting" else "", name), duration(seconds or None), _notes(step))
+                title = styled("skipped" if state == "waiting" else "", name)
+                made.add_row(mark, title, duration(seconds or None), _notes(step))
         return made
 
 
@@ -95,9 +96,7 @@ def _notes(step: _Step) -> str:
 
 
 def _made(record: TaskRecord) -> str:
-    return ", ".join(
-        f"{name} ({size(record.timings.get(name, {}).get('bytes'))})" for name in record.outputs
-    )
+    return ", ".join(f"{name} ({size(record.timings.get(name, {}).get('bytes'))})" for name in record.outputs)
 
 
 def _line(event: StepEvent) -> str:
@@ -105,7 +104,7 @@ def _line(event: StepEvent) -> str:
     if event.record is None:
         return f"{event.kind:<9}  {name}" + (f"  {event.message}" if event.message else "")
     record = event.record
-    rest = record.error.partition("\n")[0] or _made(record)
+    rest = "" if record.state == "cancelled" else record.error.partition("\n")[0] or _made(record)
     seconds = "" if record.state == "skipped" else duration(record.seconds)
     return "  ".join(part for part in (f"{record.state:<9}", name, seconds, rest) if part)
 

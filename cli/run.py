@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from ..core.errors import StepFailed
     from ..core.results import RunResult, TaskRecord
-    from .progress import Progress
 
 __all__ = ["run"]
 
@@ -54,6 +54,7 @@ def run(
     from .progress import Progress, following
     from .show import console, print_json
 
+    _quiet_engine()
     with _stdout_for_json(json):
         pipeline = find_pipeline(target)
         params = parse_params(pipeline, param or ())
@@ -69,9 +70,9 @@ def run(
             if error.result is None:
                 raise
             failure, result = error, error.result
-        except KeyboardInterrupt:
-            _tell_where(progress, run_id)
-            raise
+        except KeyboardInterrupt as error:
+            _tell_cancelled(progress.run_id)
+            raise typer.Exit(130) from error
         if failure:
             _tell_failure(failure, result)
         elif not json:
@@ -80,6 +81,13 @@ def run(
         print_json(_as_json(result, failure))
     if failure:
         raise typer.Exit(1)
+
+
+def _quiet_engine() -> None:
+    """Let the progress say what happens: the engine need not say that its server starts, stops or is offline."""
+    for setting in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL"):
+        os.environ.setdefault(setting, "CRITICAL")
+    logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)  # Prefect's, at exit; outside of its own loggers
 
 
 @contextmanager
@@ -99,12 +107,17 @@ def _stdout_for_json(wanted: bool) -> Iterator[None]:
         os.close(kept)
 
 
-def _tell_where(progress: Progress, run_id: str | None) -> None:
+def _tell_cancelled(run_id: str) -> None:
     from .show import console
 
-    known = progress.run_id or run_id
-    if known:
-        console(stderr=True).print(f"The run's record: tailrace runs show {known}", soft_wrap=True)
+    out = console(stderr=True)
+    out.print("cancelled", style="yellow")
+    if run_id:  # there is no record before the first task
+        out.print(_record(run_id), soft_wrap=True)
+
+
+def _record(run_id: str) -> str:
+    return f"The run's record: tailrace runs show {run_id}"
 
 
 def _tell_failure(failure: StepFailed, result: RunResult) -> None:
@@ -115,7 +128,7 @@ def _tell_failure(failure: StepFailed, result: RunResult) -> None:
     out.print(trimmed(failure.__cause__), soft_wrap=True)
     what = f"Step {failure.step!r} failed" if failure.step else "The run failed"
     out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red", soft_wrap=True)
-    out.print(f"The run's record: tailrace runs show {result.run_id}", soft_wrap=True)
+    out.print(_record(result.run_id), soft_wrap=True)
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
@@ -156,12 +169,13 @@ def _summary(out: Console, result: RunResult) -> None:
 def _artifact_table(artifacts: list[dict[str, Any]]) -> Any:
     from .show import place, size, table
 
-    folder = os.path.commonprefix([item["uri"] for item in artifacts]).rpartition("/")[0]
+    folder = os.path.commonprefix([item["uri"] for item in artifacts]).rpartition("/")[0]  # noqa: RUF071  # of URIs
     given = [name for name in ("tracker", "registry") if any(item[name] for item in artifacts)]
-    made = table("Artifact", "Type", ">Size", f"Below {place(folder)}/", *(name.capitalize() for name in given))
+    where = f"Below {place(folder)}/" if folder.rstrip("/").count("/") > 1 else "Place"
+    made = table("Artifact", "Type", ">Size", where, *(name.capitalize() for name in given))
     for item in artifacts:
         name = item["name"] if item["map_index"] is None else f"{item['name']}[{item['map_index']}]"
-        path = item["uri"].removeprefix(f"{folder}/")
+        path = place(item["uri"]) if where == "Place" else item["uri"].removeprefix(f"{folder}/")
         made.add_row(name, item["type"], size(item["size_bytes"]), path, *(_destination(item[key]) for key in given))
     return made
 

@@ -72,6 +72,7 @@ def _head(out: Any, detail: RunDetail) -> None:
     from .show import duration, lines, styled, when
 
     run = detail.run
+    version = f"(version {detail.plan_version})" if detail.plan_version else ""
     started = f"{when(run.started)} UTC" + (f", {duration(run.seconds)}" if run.seconds is not None else "")
     out.print(
         lines(
@@ -80,7 +81,7 @@ def _head(out: Any, detail: RunDetail) -> None:
                 ("State", styled(run.state)),
                 ("Failed step", run.failed_step),
                 ("Error", run.error),
-                ("Pipeline", f"{run.pipeline} (version {detail.plan_version})" if detail.plan_version else run.pipeline),
+                ("Pipeline", f"{run.pipeline} {version}"),
                 ("Project", run.project),
                 ("Started", started),
                 ("Stack", f"{run.stack}, orchestrator {run.orchestrator}"),

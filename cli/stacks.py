@@ -21,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="The stacks of tailrace.yaml: what 
 def list_(config: Config = None, json: AsJson = False) -> None:
     """List the stacks; the active one is the one that a run gets."""
     from ..routing.stacks import list_stacks
-    from .show import console, listing
+    from .show import console, lines, listing
 
     known = list_stacks(config)
     active = known.active
@@ -34,11 +34,9 @@ def list_(config: Config = None, json: AsJson = False) -> None:
         out.print(f"{'*' if name == active.name else ' '} {name}", style="bold" if name == active.name else "")
     if active.name not in known.names:
         out.print(f"The chosen stack {active.name!r} does not exist.", style="yellow")
-    out.print(f"\nChosen by {_why(active)}, in {known.config or 'no tailrace.yaml: everything is built in'}", soft_wrap=True)
-
-
-def _why(choice: Any) -> str:
-    return "default" if choice.source == "local" else f"{choice.source} ({choice.place})"
+    chosen = "" if active.source == "local" else f"{active.source}, in {active.place}"
+    out.print()
+    out.print(lines([("File", known.config or "none: there is no tailrace.yaml here or above"), ("Chosen by", chosen)]))
 
 
 @app.command()
@@ -54,7 +52,8 @@ def show(
     stack = resolve_stack(name, config=config)
     rows = [dict(zip(("component", "name", "type", "options"), row, strict=True)) for row in _components(stack)]
     if json:
-        print_json({"name": stack.name, "project": stack.project, "allow_pickle": stack.allow_pickle, "components": rows})
+        head = {"name": stack.name, "project": stack.project, "allow_pickle": stack.allow_pickle}
+        print_json({**head, "components": rows})
         return
     out = console()
     facts: list[tuple[str, Any]] = [("stack", stack.name), ("project", stack.project), ("file", stack.source)]
@@ -112,12 +111,13 @@ def validate(config: Config = None, json: AsJson = False) -> None:
         rows = [{"message": problem.message, "place": problem.place} for problem in problems]
         listing(rows, {}, json=True, empty="")
     for problem in () if json else problems:
-        console(stderr=True).print(str(problem), style="red", soft_wrap=True)
+        console(stderr=True).print(f"{problem.place}: {problem.message}", style="red", soft_wrap=True)
     if problems:
         raise typer.Exit(2)
     if not json:
         source = find_config(config)
-        said = f"{place(source.as_uri())} is sound." if source else "There is no tailrace.yaml here or above: nothing to check."
+        none = "There is no tailrace.yaml here or above: nothing to check."
+        said = f"{place(source.as_uri())} is sound." if source else none
         console().print(said, soft_wrap=True)
 
 

@@ -78,7 +78,8 @@ def describe(model: Model, test: Dataset, metrics: Metrics) -> Report:
     wrong, right, _ = roc_curve(test.data["target"], likely)
     points = " L".join(f"{300 * x:.1f} {300 - 300 * y:.1f}" for x, y in zip(wrong, right, strict=True))
     rows = "".join(f"<tr><td>{name}<td>{value:.4f}" for name, value in metrics.items())
-    return Report(PAGE.format(title=model.name, rows=rows, points=points, tested=len(test)), name="breast-cancer-report")
+    page = PAGE.format(title=model.name, rows=rows, points=points, tested=len(test))
+    return Report(page, name="breast-cancer-report")
 
 
 PAGE = """<!doctype html>
@@ -102,9 +103,7 @@ PAGE = """<!doctype html>
 
 
 @pipeline(name="breast-cancer")
-def breast_cancer(
-    test_size: float = 0.25, strengths: tuple[float, ...] = (0.01, 0.1, 1.0), seed: int = 7
-) -> None:
+def breast_cancer(test_size: float = 0.25, strengths: tuple[float, ...] = (0.01, 0.1, 1.0), seed: int = 7) -> None:
     """Train three candidates, keep the best, measure it, report."""
     train, test = split(load(), test_size, seed)
     candidates = fit.partial(train=train).map(strength=strengths)

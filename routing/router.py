@@ -256,7 +256,8 @@ def _labels(task: Task, output: str, value: Any, bare: bool, tags: Mapping[str, 
         plan_version=task.plan_version,
         orchestrator=run.orchestrator,
     )
-    own = tuple(_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
+    named = (_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
+    own = tuple(parent for parent in named if parent.id)
     return Labels(
         artifact_id(run, task.step, output),
         output,

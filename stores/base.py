@@ -52,6 +52,7 @@ class Staged:
     saved: Saved
     wrapper: str
     header: Mapping[str, Any]
+    described: Mapping[str, Any]
     seconds: float
     digest_seconds: float
 
@@ -216,9 +217,10 @@ class ArtifactStore(ABC):
     def stage(self, obj: Any) -> Staged:
         """Write an object's files aside, digested. Publish or discard what this returns; nothing is left if it raises."""
         begin = time.perf_counter()
-        data, header, wrapper = obj, {}, ""
+        data, header, described, wrapper = obj, {}, {}, ""
         if isinstance(obj, Asset):
             data, header = obj.to_parts()
+            described = obj.describe()
             wrapper = type_name(type(obj))
         directory = self.new_staging()
         try:
@@ -237,6 +239,7 @@ class ArtifactStore(ABC):
             saved,
             wrapper,
             header,
+            described,
             time.perf_counter() - begin,
             writer.digest_seconds,
         )
@@ -257,7 +260,7 @@ class ArtifactStore(ABC):
             files=staged.files,
             created=datetime.now(UTC).isoformat(),
             spec=staged.saved.spec,
-            metadata={**staged.saved.metadata, **({"asset": header} if staged.wrapper else {})},
+            metadata=_metadata(staged, header),
             wrapper=staged.wrapper,
             bare=labels.bare,
             version=version,
@@ -349,6 +352,16 @@ class ArtifactStore(ABC):
             name=manifest.name,
             length=length,
         )
+
+
+def _metadata(staged: Staged, header: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the value, of the list it is, and of the artifact type around it."""
+    metadata = dict(staged.saved.metadata)
+    if staged.saved.length is not None:
+        metadata["length"] = staged.saved.length
+    if staged.wrapper:
+        metadata |= {"asset": header, "described": staged.described}
+    return metadata
 
 
 def _dump(manifest: Manifest) -> bytes:

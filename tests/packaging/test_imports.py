@@ -14,9 +14,9 @@ HEAVY = (
 PUBLIC = """
     step pipeline Pipeline context use_stack
     Asset Model Dataset Metrics Parameters FeatureSet Report Artifact Prompt Checkpoint
-    Ref ArtifactRef RunResult
-    ArtifactStore LocalArtifactStore S3ArtifactStore GCSArtifactStore AzureArtifactStore build_artifact_store
-    ArtifactRegistry DependencyGraph materializer_for
+    ArtifactRef RunResult
+    ArtifactStore LocalArtifactStore MemoryArtifactStore build_artifact_store
+    materializer_for current_run start_run
     TailraceError IntegrityError MaterializationError ConfigError ArtifactNotFound
 """.split()  # noqa: SIM905  # read as the list in the documentation is
 
