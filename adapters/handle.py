@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
+from ..core.errors import ArtifactNotFound, TailraceError
 from ..core.refs import ArtifactRef, Run
 from ..core.results import TaskRecord
-from ..core.errors import ArtifactNotFound, TailraceError
 from ..routing.router import Router, Task
 from ..routing.stacks import resolve_stack
 

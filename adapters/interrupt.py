@@ -1,4 +1,4 @@
-"""Stopping the code that runs in another thread, at its next byte code; code inside a C call goes on until that returns."""
+"""Stopping the code of another thread, at its next byte code; code inside a C call goes on until that returns."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from ..core.results import RunResult
 from ..routing.stacks import Stack, resolve_stack
 from .events import Listener, StepEvent, emit, listening
 from .interrupt import Interruptible
-from .runtime import closing, open_run, run_step, skip_step
+from .runtime import closing, new_run_id, open_run, run_step, skip_step
 
 __all__ = ["run_here", "to_flow"]
 
@@ -115,14 +115,15 @@ def _flow(plan: Plan, *, variable: str, module: str, name: str, options: Mapping
     def body(**given: Any) -> str:
         run_id, stack = given.pop("run_id", None), given.pop("stack", None)
         here = _HERE.get()
-        flow_run = FlowRunContext.get().flow_run  # type: ignore[union-attr]  # there is one while a flow runs
+        context = FlowRunContext.get()
+        native_id = str(context.flow_run.id) if context and context.flow_run else ""
         run = open_run(
             plan,
             params=here.params if here else plan.resolve_params(given),
             stack=here.stack if here else resolve_stack(stack),
             orchestrator="local" if here else "prefect",
-            run_id=run_id or str(flow_run.id),
-            native_id=str(flow_run.id),
+            run_id=run_id or native_id or new_run_id(),
+            native_id=native_id,
         )
         with listening(run.run_id, here.on_event if here else None), closing(plan, run) as results:
             _run_tasks(plan, run, tasks)

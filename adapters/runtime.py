@@ -42,7 +42,7 @@ def new_run_id() -> str:
 
 
 def router_for(run: Run, stack: Stack | None = None) -> Router:
-    """The destinations of a run in this process. Given a stack, it is used from now on; else the run's own is looked up."""
+    """The destinations of a run in this process. A given stack is used from now on; else the run's own is looked up."""
     key = (run.run_id, run.stack, run.config, run.root)
     with _ROUTERS_LOCK:
         if stack is not None or key not in _ROUTERS:
@@ -145,7 +145,9 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
 
 def skip_step(run: Run, step: str, because: str) -> None:
     """Record that a step did not run because an upstream step failed."""
-    record = TaskRecord(step, None, "skipped", datetime.now(UTC).isoformat(), 0.0, error=f"upstream step {because!r} failed")
+    record = TaskRecord(
+        step, None, "skipped", datetime.now(UTC).isoformat(), 0.0, error=f"upstream step {because!r} failed"
+    )
     _finish(router_for(run), run, record)
 
 
@@ -220,8 +222,8 @@ def _load(
             arguments[name] = value[run.map_index] if own else value
             continue
         given = refs[name]
-        for ref in given if isinstance(given, list) else [given]:
-            parents.append(Parent(ref.id, ref.uri, ref.digest, name))
+        refs_given = given if isinstance(given, list) else [given]
+        parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in refs_given]
         if isinstance(given, list):
             arguments[name] = [_adapt(*router.load(ref), item_type(wanted)) for ref in given]
         else:
@@ -265,7 +267,7 @@ def _call(node: Node, arguments: dict[str, Any]) -> Any:
 
 
 def _run_async(make: Callable[[], Any]) -> Any:
-    """Run a coroutine to its end, also where this thread has a running loop (a notebook): then in a thread of its own."""
+    """Run a coroutine to its end; where this thread has a running loop (a notebook), in a thread of its own."""
     import asyncio
 
     try:

@@ -64,8 +64,8 @@ def _fan(index: int) -> Sequence[int]:
 
 
 def _mesh(index: int) -> Sequence[int]:
-    """Everything from the ten before it."""
-    return range(max(0, index - 10), index)
+    """Each from the three before it."""
+    return range(max(0, index - 3), index)
 
 
 def _run(run: int) -> Iterator[Found]:

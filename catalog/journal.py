@@ -25,7 +25,7 @@ from ..core.results import TaskRecord
 from ..stores.base import ArtifactStore
 from ..stores.layout import run_folder, run_start
 
-__all__ = ["Journal", "RunRecord", "RunEnd", "find_runs"]
+__all__ = ["Journal", "RunEnd", "RunRecord", "find_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,9 @@ class Journal:
     def write_task(self, record: TaskRecord) -> None:
         """Record what a task did; a later attempt of the same task replaces it."""
         item = "all" if record.map_index is None else f"{record.map_index:06d}"
-        self.store.replace(f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False)
+        self.store.replace(
+            f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False
+        )
 
     def tasks(self) -> Iterator[TaskRecord]:
         """Every recorded task, by step and item."""

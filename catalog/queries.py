@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, String, cast, func, literal, select, union
 
@@ -22,12 +24,20 @@ Where = ColumnElement[bool]
 _SHOWN = 10  # candidates that an error lists
 _MANY = 1000  # candidates, and names that are compared with one that is not found
 
-_DERIVED = [
-    func.coalesce(artifact.c.version, literal("v").concat(cast(artifact.c.ordinal, String))).label("version"),
-    func.nullif(artifact.c.item, -1).label("map_index"),
-]
-_ARTIFACT = [*_DERIVED, *(artifact.c[item.name] for item in fields(ArtifactRow) if item.name in artifact.c and item.name != "version")]
-_NODE = [*_DERIVED, *(artifact.c[item.name] for item in fields(LineageNode) if item.name in artifact.c and item.name not in ("id", "version"))]
+_DERIVED = {
+    "version": func.coalesce(artifact.c.version, literal("v").concat(cast(artifact.c.ordinal, String))).label("version"),
+    "map_index": func.nullif(artifact.c.item, -1).label("map_index"),
+}
+
+
+def _columns(row: type) -> list[ColumnElement[Any]]:
+    """The columns of a row's fields, in their order."""
+    names = (item.name for item in fields(row))
+    return [_DERIVED[name] if name in _DERIVED else artifact.c[name] for name in names if name in {*_DERIVED, *artifact.c.keys()}]
+
+
+_ARTIFACT = _columns(ArtifactRow)
+_NODE = _columns(LineageNode)
 _NEWEST = (artifact.c.created.desc(), artifact.c.id.desc(), artifact.c.uri.desc())
 
 
@@ -153,11 +163,11 @@ class Reader:
         ways = [(parent.c.child_id, parent.c.parent_id)] * up + [(parent.c.parent_id, parent.c.child_id)] * down
         ids = union(*starts, *(self._reached(focus, here, there, depth) for here, there in ways)).cte("ids")
         same = (artifact.c.scope == self.scope) & (artifact.c.id == ids.c.id)
-        found = select(ids.c.id, *_NODE).outerjoin_from(ids, artifact, same).order_by(*reversed(_NEWEST))
-        rows = {row.id: row for row in self.connection.execute(found)}
-        made = select(parent).join_from(ids, parent, (parent.c.scope == self.scope) & (parent.c.child_id == ids.c.id))
-        links = self.connection.execute(made.order_by(parent.c.child_uri, parent.c.position))
-        return _graph(focus, rows, [link for link in links if link.parent_id in rows])
+        nodes = select(ids.c.id, *_NODE).outerjoin_from(ids, artifact, same).order_by(artifact.c.created, artifact.c.uri)
+        columns = (parent.c.parent_id, parent.c.child_id, parent.c.parent_uri, parent.c.parent_digest, parent.c.input)
+        of = (parent.c.scope == self.scope) & (parent.c.child_id == ids.c.id)
+        links = select(*columns).join_from(ids, parent, of)
+        return _graph(focus, self.connection.execute(nodes).all(), self.connection.execute(links).all())
 
     def _focus(self, key: str) -> str:
         try:
@@ -189,25 +199,30 @@ def _place(row: ArtifactRow) -> str:
     return f"{row.run_id}/{row.step}/{row.output}{index}"
 
 
-def _graph(focus: str, rows: dict[str, Row[Any]], links: list[Row[Any]]) -> LineageGraph:
-    places = {link.parent_id: (link.parent_uri, link.parent_digest) for link in links}
-    nodes = {
-        name: _missing(name, *places.get(name, ("", ""))) if row.uri is None else LineageNode(**row._mapping)
-        for name, row in rows.items()
-    }
-    inputs: dict[tuple[str, str], list[str]] = {}
-    stale: set[tuple[str, str]] = set()
-    for link in links:
-        pair = (link.parent_id, link.child_id)
-        inputs.setdefault(pair, []).append(link.input)
-        if link.parent_digest not in ("", nodes[link.parent_id].digest):
-            stale.add(pair)
-    edges = [
-        LineageEdge(*pair, nodes[pair[1]].step, nodes[pair[1]].run_id, ", ".join(dict.fromkeys(filter(None, names))), pair in stale)
-        for pair, names in inputs.items()
-    ]
-    return LineageGraph.of(focus, nodes.values(), edges)
+def _graph(focus: str, rows: Sequence[Row[Any]], links: Sequence[Row[Any]]) -> LineageGraph:
+    """The graph of the nodes (those without a row are missing) and of the links between them."""
+    nodes = {id: LineageNode(*node) if node[0] is not None else None for id, *node in rows}
+    inputs: dict[tuple[str, str], set[str]] = {}
+    places: dict[str, tuple[str, str]] = {}
+    replaced: set[tuple[str, str]] = set()
+    for parent_id, child_id, uri, digest, name in links:
+        if parent_id not in nodes:  # nobody asked for it
+            continue
+        inputs.setdefault((parent_id, child_id), set()).add(name)
+        node = nodes[parent_id]
+        if node is None:
+            places[parent_id] = max((uri, digest), places.get(parent_id, ("", "")))
+        elif digest not in ("", node.digest):
+            replaced.add((parent_id, child_id))
+    found = {id: node or _missing(id, *places.get(id, ("", ""))) for id, node in nodes.items()}
+    edges = []
+    for (parent_id, child_id), names in inputs.items():
+        child = found[child_id]
+        shown = ", ".join(sorted(names - {""}))
+        edges.append(LineageEdge(parent_id, child_id, child.step, child.run_id, shown, (parent_id, child_id) in replaced))
+    return LineageGraph.of(focus, found.values(), edges)
 
 
-def _missing(name: str, uri: str, digest: str) -> LineageNode:
-    return LineageNode(name, uri.rpartition("/")[2] or name, "", "", digest, "", "", None, "", "", "", uri, "", missing=True)
+def _missing(id: str, uri: str, digest: str) -> LineageNode:
+    name = unquote(uri.rpartition("/")[2]) or id
+    return LineageNode(id, name, "", "", digest, "", "", None, "", "", "", uri, "", missing=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ..core.errors import PipelineError, Problem, did_you_mean
@@ -81,23 +83,25 @@ def _lower(message: str) -> str:
 
 
 def _yaml(text: str) -> Any:
-    """A list, mapping or quoted text by the rules of YAML, anything else as one scalar: number, true, null, or text.
+    """A list, mapping or quoted text by the rules of JSON, else of YAML; anything else as one scalar.
 
-    The rules are those of YAML 1.2. Those of 1.1, which PyYAML follows, make text of ``1e-3``, and numbers of ``12:30``
+    A scalar is null, a boolean, a number or text, by the rules of YAML 1.2. Those of 1.1, which PyYAML follows, make text of ``1e-3``, and numbers of ``12:30``
     and ``010``. Raises ``ValueError`` for brackets that do not match and the like.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers: Mapping[str, Any] = {}
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # add_implicit_resolver fills it
 
     for tag, pattern, first in _SCALARS:
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"(?:{pattern})$"), list(first) or [""])
     try:
         if text.startswith(("[", "{", '"', "'")):
+            with suppress(ValueError):
+                return json.loads(text)  # YAML means something else by the surrogates of JSON
             return yaml.load(text, Loader)  # noqa: S506  # a SafeLoader
         loader = Loader("")
-        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # of types-PyYAML
         return loader.construct_object(yaml.ScalarNode(tag, text))
     except yaml.YAMLError as error:
         raise ValueError(f"it is no YAML ({getattr(error, 'problem', None) or error})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,13 @@ def _cell(key: str, value: Any) -> Any:
         return ""
     if key == "state":
         return styled(value)
-    known = {"size_bytes": size, "seconds": duration, "started": when, "created": when, "uri": place}
+    known: dict[str, Callable[[Any], str]] = {
+        "size_bytes": size,
+        "seconds": duration,
+        "started": when,
+        "created": when,
+        "uri": place,
+    }
     return known[key](value) if key in known else str(value)
 
 

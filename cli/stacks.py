@@ -50,7 +50,8 @@ def show(
     from .show import console, lines, print_json
 
     stack = resolve_stack(name, config=config)
-    rows = [dict(zip(("component", "name", "type", "options"), row, strict=True)) for row in _components(stack)]
+    keys = ("component", "name", "type", "options")
+    rows: list[dict[str, Any]] = [dict(zip(keys, row, strict=True)) for row in _components(stack)]
     if json:
         head = {"name": stack.name, "project": stack.project, "allow_pickle": stack.allow_pickle}
         print_json({**head, "components": rows})

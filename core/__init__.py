@@ -1,4 +1,4 @@
-"""What a pipeline is: steps, pipelines, the Plan, artifact types, references, errors. No I/O, no third-party imports."""
+"""What a pipeline is: steps, pipelines, the Plan, artifact types, references, errors. No I/O, nothing third-party."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _fits(given: Any, wanted: Any) -> bool:
     if one is None or other is None:
         return True
     try:
-        related = issubclass(one, other) or issubclass(other, one) or other in _NUMBERS and one in _NUMBERS[other]
+        related = issubclass(one, other) or issubclass(other, one) or (other in _NUMBERS and one in _NUMBERS[other])
     except TypeError:
         return True
     if not related:

@@ -41,8 +41,9 @@ def _escape(name: str) -> str:
 def segment(name: str) -> str:
     """One safe path segment for any name; two different names never give the same one.
 
-    Letters, digits and ``._=-`` stay. A name with anything else, or one that is too long, empty, reserved (``.``, ``..``,
-    the store's own) or that looks like an escaped one, becomes its safe characters plus ``-`` and twelve hex digits of its SHA-256.
+    Letters, digits and ``._=-`` stay. A name with anything else, or one that is too long, empty, reserved (``.``,
+    ``..``, the store's own) or that looks like an escaped one, becomes its safe characters plus ``-`` and twelve hex
+    digits of its SHA-256.
     """
     plain = (
         name
@@ -61,7 +62,7 @@ def check_key(key: str) -> str:
 
     A segment longer than a file system allows is shortened as :func:`segment` does.
     """
-    cleaned = key[:-1] if key.endswith("/") else key
+    cleaned = key.removesuffix("/")
     if "\0" in cleaned:
         raise InvalidKey(f"The key {key!r} holds a NUL byte.")
     if cleaned.startswith("/") or "\\" in cleaned or re.match(r"[A-Za-z]:/", cleaned):

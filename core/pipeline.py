@@ -171,7 +171,9 @@ def _wire_by_names(
                 problems.append(Problem(what, f"step {use.name!r}"))
             producers[output.name] = use.name
     names = [use.name for use in uses]
-    problems += [Problem("two steps have this name", f"step {name!r}") for name in {n for n in names if names.count(n) > 1}]
+    problems += [
+        Problem("two steps have this name", f"step {name!r}") for name in {n for n in names if names.count(n) > 1}
+    ]
     taken = {parameter for use in uses for parameter in use.step.parameters}
     params = {
         name: Param(name, defaults.get(name, inspect.Parameter.empty), _annotation(uses, name))
@@ -213,7 +215,7 @@ def _bind(
             yield parameter, FromParam(name)
         elif producers.get(name) == use.name:
             problems.append(Problem(f"cycle: the step takes its own output {name!r}", place))
-        elif declared.default is inspect.Parameter.empty or parameter in wanted and not _optional(declared):
+        elif declared.default is inspect.Parameter.empty or (parameter in wanted and not _optional(declared)):
             what = f"no step makes {name!r} and the context does not have it."
             problems.append(Problem(what + did_you_mean(name, {*producers, *params} - {name}), place))
 
@@ -232,8 +234,10 @@ def _input_names(step: Step[..., Any], problems: list[Problem]) -> dict[str, str
         return dict(inputs)
     unnamed = [name for name in inputs if name not in step.parameters]
     free = [name for name in step.parameters if name not in inputs]
-    for name in unnamed[len(free) :]:
-        problems.append(Problem(f"inputs names {name!r}, and there is no parameter left for it", f"step {step.name!r}"))
+    problems += [
+        Problem(f"inputs names {name!r}, and there is no parameter left for it", f"step {step.name!r}")
+        for name in unnamed[len(free) :]
+    ]
     by_position = dict(zip(free, unnamed, strict=False))
     return {**{name: name for name in inputs if name in step.parameters}, **by_position}
 
@@ -337,33 +341,30 @@ def _wire_by_calls(
 
 
 def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
-    """Annotated types that cannot fit: of an output and the parameter that takes it, or of a fixed value."""
+    """Annotated types that cannot fit: of an output and the parameter that takes it."""
     by_name = {node.name: node for node in nodes}
     for node in nodes:
         for parameter, sources in node.sources.items():
             wanted = node.step.annotations.get(parameter, inspect.Parameter.empty)
-            mapped = parameter in node.mapped
             for source in sources:
                 producer = by_name[source.node]
                 given = next(output.annotation for output in producer.outputs if output.name == source.output)
-                collected = bool(producer.mapped) and not mapped or isinstance(node.bindings[parameter], Gather) and not mapped
-                if collected:
-                    fits = _takes_list(wanted) and compatible(given, item_type(wanted))
-                elif mapped and not producer.mapped and isinstance(node.bindings[parameter], FromOutput):
-                    fits = compatible(item_type(given), wanted)
-                else:
-                    fits = compatible(given, wanted)
+                fits, shown = _fit(node, parameter, bool(producer.mapped), given, wanted)
                 if not fits:
-                    shown = f"list[{describe(given)}]" if collected else describe(given)
-                    what = (
-                        f"it is annotated {describe(wanted)}, but the output {source.output!r} of step "
-                        f"{source.node!r} is {shown}"
-                    )
-                    yield Problem(what, f"step {node.name!r}, parameter {parameter!r}")
+                    what = f"the output {source.output!r} of step {source.node!r} is {shown}"
+                    place = f"step {node.name!r}, parameter {parameter!r}"
+                    yield Problem(f"it is annotated {describe(wanted)}, but {what}", place)
 
 
-def _takes_list(wanted: Any) -> bool:
-    return asset_type(wanted) is None and compatible(list, wanted) or compatible(tuple, wanted) and asset_type(wanted) is None
+def _fit(node: Node, parameter: str, producer_is_mapped: bool, given: Any, wanted: Any) -> tuple[bool, str]:
+    """Whether an output fits a parameter, as the task will receive it, and how its type is shown."""
+    gathered = isinstance(node.bindings[parameter], Gather)
+    if parameter not in node.mapped and (gathered or producer_is_mapped):
+        takes_list = asset_type(wanted) is None and (compatible(list, wanted) or compatible(tuple, wanted))
+        return takes_list and compatible(given, item_type(wanted)), f"list[{describe(given)}]"
+    if parameter in node.mapped and not gathered and not producer_is_mapped:
+        return compatible(item_type(given), wanted), describe(given)
+    return compatible(given, wanted), describe(given)
 
 
 def _ordered(nodes: Sequence[Node], problems: list[Problem]) -> tuple[Node, ...]:

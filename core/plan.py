@@ -203,13 +203,14 @@ class Plan:
             own = index is not None and parameter in node.mapped
             found = [results[source.node] for source in sources]
             if isinstance(node.bindings[parameter], Gather):
-                inputs[parameter] = found[index] if own and index is not None else found
+                inputs[parameter] = found[index] if index is not None and own else found
             else:
-                inputs[parameter] = found[0][index] if own and isinstance(found[0], list) else found[0]
+                item = index if own and isinstance(found[0], list) else None
+                inputs[parameter] = found[0] if item is None else found[0][item]
         return inputs
 
     def task_refs(self, node: Node, inputs: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
-        """The references that one task loads, out of its :meth:`task_inputs`, once those are ``{output: reference}``."""
+        """The references that one task loads, out of :meth:`task_inputs` whose results are ``{output: reference}``."""
         refs: dict[str, Any] = {}
         for parameter, given in inputs.items():
             sources = node.sources[parameter]

@@ -1,4 +1,4 @@
-"""What a run gives back: its state, each step's artifacts and times, and the outputs, loaded when they are asked for."""
+"""What a run gives back: its state, each step's artifacts and times, and its outputs, loaded when asked for."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["Outputs", "RunResult", "StepResult", "TaskRecord"]
 class TaskRecord:
     """What the journal says of one task: a step, or one item of a mapped step. Times are seconds.
 
-    ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped`` (an upstream step failed). ``timings`` has, for each
-    output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and ``compute``.
+    ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped`` (an upstream step failed). ``timings`` has, for
+    each output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and ``compute``.
     """
 
     step: str
@@ -81,7 +81,9 @@ class Outputs(Mapping[str, Any]):
     The output of a mapped step is the list of its items' values.
     """
 
-    def __init__(self, refs: Mapping[tuple[str, str], ArtifactRef | list[ArtifactRef]], load: Callable[[ArtifactRef], Any]):
+    def __init__(
+        self, refs: Mapping[tuple[str, str], ArtifactRef | list[ArtifactRef]], load: Callable[[ArtifactRef], Any]
+    ):
         self._load = load
         self._refs: dict[str, ArtifactRef | list[ArtifactRef]] = {}
         names = [output for _, output in refs]
@@ -130,6 +132,8 @@ class RunResult:
         for step in self.steps.values():
             stored = ", ".join(dict.fromkeys(f"{ref.name} ({ref.type.rpartition('.')[2]})" for ref in step.artifacts))
             times = f" x{len(step.tasks)}" if len(step.tasks) > 1 else ""
-            lines.append(f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else ""))
+            lines.append(
+                f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else "")
+            )
             lines += [f"      {task.error}" for task in step.tasks if task.error]
         return "\n".join(lines)

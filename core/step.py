@@ -76,7 +76,7 @@ class Step(Generic[P, R]):
         """Call the function; inside a ``@pipeline`` function, record the call instead."""
         tracer = tracing.get()
         if tracer is None:
-            return self.fn(*args, **{**self.fixed, **kwargs})  # type: ignore[arg-type]  # a ParamSpec cannot be partial
+            return self.fn(*args, **{**self.fixed, **kwargs})
         return tracer.call(self, self._named(args, kwargs), {})  # type: ignore[no-any-return]  # stands for an R
 
     def partial(self, **fixed: Any) -> Step[..., R]:
@@ -170,7 +170,9 @@ class Step(Generic[P, R]):
         found: Any = sys.modules.get(self.fn.__module__)
         for part in self.fn.__qualname__.split("."):
             found = getattr(found, part, None)
-        return (_by_name, (self.fn.__module__, self.fn.__qualname__)) if found is self else super().__reduce_ex__(protocol)
+        return (
+            (_by_name, (self.fn.__module__, self.fn.__qualname__)) if found is self else super().__reduce_ex__(protocol)
+        )
 
 
 def _by_name(module: str, qualname: str) -> Any:
@@ -275,7 +277,7 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """
 
     def make(function: Callable[..., Any]) -> Step[..., Any]:
-        name = options.get("name") or getattr(function, "__name__", type(function).__name__)
+        name = str(options.get("name") or getattr(function, "__name__", type(function).__name__))
         return Step(fn=function, **{**_normal(options, name), "name": name})
 
     return make if fn is None else make(fn)

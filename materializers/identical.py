@@ -1,7 +1,8 @@
 """Whether two objects are the same in every way that a program can tell, and if not, where they first differ.
 
 ``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for nothing.
-Not compared: identity, and what NumPy's materializer leaves out on purpose (strides, the read-only flag).
+Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and which of two C types
+of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no value.
 """
 
 from __future__ import annotations
@@ -97,9 +98,9 @@ class _Comparison:
     def _arrays(self, one: Any, other: Any, at: str) -> str | None:
         import numpy as np
 
-        from .numpy_scalars import has_gaps, same_dtype, without_gaps
+        from .numpy_scalars import has_gaps, without_gaps
 
-        if not same_dtype(one.dtype, other.dtype, aligned=False) or one.shape != other.shape:
+        if self._dtypes(one.dtype, other.dtype, at) or one.shape != other.shape:
             return f"{at or 'value'}: an array {one.dtype}{one.shape} is {other.dtype}{other.shape}"
         contiguous = one.flags.c_contiguous or one.flags.f_contiguous
         if contiguous and one.flags.f_contiguous != other.flags.f_contiguous:
@@ -116,9 +117,9 @@ class _Comparison:
         return self.between(one.get_state(legacy=False), other.get_state(legacy=False), f"{at}.state")
 
     def _dtypes(self, one: Any, other: Any, at: str) -> str | None:
-        from .numpy_scalars import same_dtype
-
-        return None if same_dtype(one, other) else f"{at or 'value'}: {one!r} is {other!r}"
+        same = one == other and (one.type.__name__ == other.type.__name__ or one.names is None)
+        same = same and dict(one.metadata or {}) == dict(other.metadata or {})
+        return None if same else f"{at or 'value'}: {one!r} is {other!r}"
 
     def _sparse_matrices(self, one: Any, other: Any, at: str) -> str | None:
         """Without what SciPy has found out and remembers about their order."""

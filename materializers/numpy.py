@@ -20,7 +20,7 @@ from .files import FileReader, FileWriter
 from .numpy_scalars import cell, decode_dtype, encode_dtype, has_gaps, same_dtype, without_gaps
 from .tagged import decode, dumps, encode, loads
 
-__all__ = ["NumpyMaterializer", "read_npy", "write_npy"]
+__all__ = ["NumpyMaterializer", "clean_npy", "read_npy", "write_npy"]
 
 Array = np.ndarray[Any, Any]
 
@@ -158,6 +158,16 @@ def read_npy(files: FileReader, name: str) -> Array:
     if stream.tell() + array.nbytes != len(data):
         raise IntegrityError(f"{name} has {len(data)} bytes, its header says {stream.tell() + array.nbytes}.")
     return array
+
+
+def clean_npy(data: bytes) -> bytes:
+    """An npy file with zeros for padding: the bytes that another library wrote, made the same for equal arrays."""
+    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=_MAX_HEADER)
+    if not has_gaps(array.dtype):
+        return data
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, without_gaps(array), allow_pickle=False)
+    return stream.getvalue()
 
 
 # ---- object arrays and variable-width strings

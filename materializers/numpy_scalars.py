@@ -16,19 +16,16 @@ __all__ = ["cell", "decode_dtype", "encode_dtype", "encode_scalar", "has_gaps", 
 _INLINE = "biuf"  # kinds whose finite values JSON holds exactly
 
 
-def same_dtype(one: np.dtype[Any], other: np.dtype[Any], *, aligned: bool = True) -> bool:
-    """Whether two dtypes are equal also in what ``==`` overlooks: scalar type, metadata, the ``aligned`` flag, at any depth."""
-    if one != other or one.type is not other.type or (aligned and one.isalignedstruct != other.isalignedstruct):
+def same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
+    """Whether two dtypes are equal also in what ``==`` overlooks: scalar type, alignment, metadata, at any depth."""
+    if one != other or one.type is not other.type or one.isalignedstruct != other.isalignedstruct:
         return False
     if dict(one.metadata or {}) != dict(other.metadata or {}):
         return False
     if one.subdtype is not None and other.subdtype is not None:
-        return same_dtype(one.subdtype[0], other.subdtype[0], aligned=aligned)
+        return same_dtype(one.subdtype[0], other.subdtype[0])
     fields, others = one.fields or {}, other.fields or {}
-    return all(
-        field[1:] == others[name][1:] and same_dtype(field[0], others[name][0], aligned=aligned)
-        for name, field in fields.items()
-    )
+    return all(field[1:] == others[name][1:] and same_dtype(field[0], others[name][0]) for name, field in fields.items())
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:

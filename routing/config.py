@@ -136,15 +136,15 @@ class _View:
         except ValidationError as error:
             errors = error.errors(include_url=False, include_input=False)
         # Outside of the except clause: what is raised for these must not carry pydantic's error, which holds secrets.
-        for error in errors:
-            loc = tuple(step for step in error["loc"] if not re.fullmatch(r"<.*>|\[key\]", str(step)))
+        for item in errors:
+            loc = tuple(step for step in item["loc"] if not re.fullmatch(r"<.*>|\[key\]", str(step)))
             written = self.document.at(loc)
-            if error["type"] == "extra_forbidden":
-                message = f"Unknown key {loc[-1]!r}.{did_you_mean(str(loc[-1]), known_keys(error['loc']))}"
-            elif error["type"] == "missing":
+            if item["type"] == "extra_forbidden":
+                message = f"Unknown key {loc[-1]!r}.{did_you_mean(str(loc[-1]), known_keys(item['loc']))}"
+            elif item["type"] == "missing":
                 loc, message = loc[:-1], f"The key {loc[-1]!r} is missing"
             elif not has_variable(written):
-                message = _explain(error, written)
+                message = _explain(item, written)
             elif self._concerns(loc) and loc not in dict(self._missing):
                 message = f"What {_shown(written)} expands to is not allowed here"
             else:

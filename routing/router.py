@@ -59,7 +59,7 @@ class Router:
         self._registry: Registry | None = None
         self._tracker_runs: dict[str, str] = {}
 
-    # --- destinations ---------------------------------------------------------------------------------------------------
+    # --- destinations -------------------------------------------------------------------------------------------------
 
     def store(self, name: str = "default") -> ArtifactStore:
         """A store of the stack."""
@@ -102,13 +102,13 @@ class Router:
             self._tracker_runs[run.run_id] = self.tracker.open_run(run, journal)
         return self._tracker_runs[run.run_id]
 
-    # --- reading --------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     def load(self, ref: ArtifactRef) -> tuple[Any, Manifest]:
         """The value behind a reference, verified, and its manifest."""
         return self.store_of(ref.uri).load_with_manifest(ref)
 
-    # --- deciding -------------------------------------------------------------------------------------------------------
+    # --- deciding -----------------------------------------------------------------------------------------------------
 
     def route(self, task: Task, output: str, kind: Any) -> Route:
         """Where an output of this type goes."""
@@ -125,7 +125,7 @@ class Router:
             map_index=run.map_index,
         )
 
-    # --- performing -----------------------------------------------------------------------------------------------------
+    # --- performing ---------------------------------------------------------------------------------------------------
 
     def commit(
         self,
@@ -138,8 +138,8 @@ class Router:
         """Store, track and register a task's outputs; ``declared`` are their annotations, ``tags`` are added to each.
 
         All are written aside before any is published, so that an output that cannot be stored leaves nothing of the
-        others. Raises :class:`~tailrace.MaterializationError` naming step and output, :class:`~tailrace.DestinationError`
-        for a tracker or registry that refuses.
+        others. Raises :class:`~tailrace.MaterializationError` naming step and output, and
+        :class:`~tailrace.DestinationError` for a tracker or registry that refuses.
         """
         staged: dict[str, tuple[Route, Asset | Any, bool, Staged]] = {}
         try:
@@ -183,7 +183,7 @@ class Router:
         return Committed(ref, timings, done)
 
     def _attempt(self, route: Route, deliver: Callable[[], str]) -> str:
-        """What the destination calls the artifact; with ``on_error: warn`` a refusal becomes a warning and is recorded."""
+        """What the destination calls the artifact; with ``on_error: warn`` a refusal is a warning, and recorded."""
         try:
             return deliver()
         except DestinationError as error:
@@ -224,7 +224,7 @@ def artifact_id(run: Run, step: str, output: str) -> str:
     import hashlib
 
     index = "" if run.map_index is None else str(run.map_index)
-    text = "\0".join([run.project, run.run_id, step, output, index])
+    text = f"{run.project}\0{run.run_id}\0{step}\0{output}\0{index}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 

@@ -147,7 +147,10 @@ class ArtifactStore(ABC):
         entries = {entry.path: entry for entry in manifest.files}
         directory = self.local_tree(f"{key}/{manifest.content}", manifest.files)
         files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
-        if _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files) != manifest.digest:
+        if (
+            _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files)
+            != manifest.digest
+        ):
             raise IntegrityError(f"The manifest of {self.uri(key)} does not match its own digest. Nothing was loaded.")
         data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec)
         if not manifest.wrapper:
@@ -212,12 +215,14 @@ class ArtifactStore(ABC):
             raise StoreError(f"The store {self.name!r} at {self.root_uri} does not give back what was written.")
         return True
 
-    # --- in two steps, for several outputs that are committed together --------------------------------------------------
+    # --- in two steps, for several outputs that are committed together ------------------------------------------------
 
     def stage(self, obj: Any) -> Staged:
-        """Write an object's files aside, digested. Publish or discard what this returns; nothing is left if it raises."""
+        """Write an object's files aside, digested, to publish or discard. Nothing is left if this raises."""
         begin = time.perf_counter()
-        data, header, described, wrapper = obj, {}, {}, ""
+        data, wrapper = obj, ""
+        header: dict[str, Any] = {}
+        described: dict[str, Any] = {}
         if isinstance(obj, Asset):
             data, header = obj.to_parts()
             described = obj.describe()
@@ -280,7 +285,7 @@ class ArtifactStore(ABC):
             self.replace(f"{key}/{MANIFEST}", data)
         return self._ref(key, manifest, data, staged.saved.length)
 
-    # --- manifests and places -------------------------------------------------------------------------------------------
+    # --- manifests and places -----------------------------------------------------------------------------------------
 
     def manifest(self, path: str | os.PathLike[str] | ArtifactRef) -> Manifest:
         """The manifest of an artifact. Raises :class:`~tailrace.ArtifactNotFound` when none is committed there."""

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..core.errors import ConfigError, Problem
 from ..core.plugins import component
+
 if TYPE_CHECKING:
     from .base import ArtifactStore
 

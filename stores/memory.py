@@ -1,4 +1,4 @@
-"""The memory of this process as an artifact store: for tests, notebooks and as the model that other stores must match."""
+"""The memory of this process as an artifact store: for tests, notebooks, and as the model that others must match."""
 
 from __future__ import annotations
 

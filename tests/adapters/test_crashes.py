@@ -1,4 +1,4 @@
-"""A process that is killed anywhere leaves nothing wrong behind, and the same run again finishes what is missing, once."""
+"""A process that is killed anywhere leaves nothing wrong; the same run again finishes what is missing, once."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def fresh_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_run_killed_anywhere_is_finished_by_the_same_run_again(point: str, project: Path, fresh_database: bytes) -> None:
+def test_a_run_killed_anywhere_is_finished_by_the_same_run_again(
+    point: str, project: Path, fresh_database: bytes
+) -> None:
     from mlflow import MlflowClient
 
     (project / "tailrace.yaml").write_text(CONFIG)
@@ -147,7 +149,11 @@ def test_an_interrupted_run_is_recorded_as_cancelled_and_stops_at_once(
     (project / "program.py").write_text(SLEEPS % engine)
     environment = {**os.environ, "PREFECT_API_URL": str(get_current_settings().api.url or "")}
     with subprocess.Popen(
-        [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import program"],
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import program",
+        ],
         cwd=project,
         env=environment,
         stdout=subprocess.PIPE,

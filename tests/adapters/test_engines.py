@@ -61,7 +61,9 @@ def test_a_fan_out_over_nothing_gives_an_empty_list(engine: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_same_run_id_gives_the_same_tree_digests_and_lineage_on_both(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_run_id_gives_the_same_tree_digests_and_lineage_on_both(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = {}
     for engine in ("inline", "local"):
         home = tmp_path / engine
@@ -110,7 +112,7 @@ def test_a_failed_step_raises_with_the_result_and_the_others_still_run(engine: s
     made = Pipeline("p", context={"count": 3})
     for one in (numbers, boom, after, beside):
         made.add_step(one)
-    with pytest.raises(StepFailed, match="step 'boom' of run .* failed: ValueError: the numbers are odd") as error:
+    with pytest.raises(StepFailed, match=r"step 'boom' of run .* failed: ValueError: the numbers are odd") as error:
         made.run(orchestrator=engine)
     assert isinstance(error.value.__cause__, ValueError)
     assert error.value.__cause__.__traceback__ is not None

@@ -1,4 +1,4 @@
-"""The tasks of one run may be processes that share nothing but the stores: everything they need is in the run and the refs."""
+"""The tasks of one run may be processes that share nothing but the stores, the run and the references."""
 
 from __future__ import annotations
 
@@ -62,7 +62,13 @@ def _task(folder: Path, run: Run, step: str, refs: dict[str, Any], crash: bool =
     asked = json.dumps({"run": run.to_dict(), "step": step, "refs": refs})
     environment = {**os.environ, **({"CRASH": "1"} if crash else {})}
     done = subprocess.run(
-        [sys.executable, "task.py"], cwd=folder, env=environment, input=asked, capture_output=True, text=True, check=False
+        [sys.executable, "task.py"],
+        cwd=folder,
+        env=environment,
+        input=asked,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == (7 if crash else 0), done.stderr
     return {} if crash else dict(json.loads(done.stdout))

@@ -172,7 +172,20 @@ def test_a_store_says_what_it_is_and_that_it_works(store: ArtifactStore) -> None
     assert store.list_artifacts() == []
 
 
-HOSTILE = ["../up", "a/../../up", "/etc/passwd", "a//b", "a/./b", "nul\0", "a/manifest.json", "a/content-0123456789abcdef", "C:/x", "a\\b", "_runs/x", "a/.tmp-1"]
+HOSTILE = [
+    "../up",
+    "a/../../up",
+    "/etc/passwd",
+    "a//b",
+    "a/./b",
+    "nul\0",
+    "a/manifest.json",
+    "a/content-0123456789abcdef",
+    "C:/x",
+    "a\\b",
+    "_runs/x",
+    "a/.tmp-1",
+]
 
 
 @pytest.mark.parametrize("path", HOSTILE)
@@ -182,7 +195,9 @@ def test_a_hostile_path_is_refused(store: ArtifactStore, path: str) -> None:
     assert store.list_artifacts() == []
 
 
-@pytest.mark.parametrize("path", ["with space", "ünïcode", "a:b", "x" * 300, "deep/" * 30 + "end", "dot.", ".hidden", "semi;colon%20"])
+@pytest.mark.parametrize(
+    "path", ["with space", "ünïcode", "a:b", "x" * 300, "deep/" * 30 + "end", "dot.", ".hidden", "semi;colon%20"]
+)
 def test_an_odd_path_is_stored_and_found(store: ArtifactStore, path: str) -> None:
     uri = store.save(path, path)
     assert store.load(path) == store.load(uri) == path
@@ -205,7 +220,10 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("harm", [_flip, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes() + b" ")])
+@pytest.mark.parametrize(
+    "harm",
+    [_flip, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes() + b" ")],
+)
 def test_damage_is_found_before_anything_is_deserialized(tmp_path: Path, harm: Callable[[Path], object]) -> None:
     store = LocalArtifactStore(tmp_path)
     store.save({"a": 1}, "x")

@@ -1,0 +1,50 @@
+"""The text files by which MLflow knows a folder as a model, written without importing MLflow and without clocks or random ids.
+
+With them ``mlflow.<flavor>.load_model(folder)`` and ``mlflow.pyfunc.load_model(folder)`` load an artifact where it lies. The format is
+that of MLflow's own ``save_model`` (MLmodel, requirements.txt, python_env.yaml), as of MLflow 3.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .files import FileWriter
+
+__all__ = ["write_mlmodel"]
+
+
+def write_mlmodel(
+    files: FileWriter, flavor: str, about: Mapping[str, Any], *, data: str, size: int, packages: Iterable[str], predicts: bool
+) -> None:
+    """Write the files for a model whose data is the file ``data`` of ``size`` bytes, with the flavor's own fields.
+
+    ``packages`` are distributions that loading needs, pinned as installed. A model that ``predicts`` is a python_function too.
+    """
+    import yaml
+
+    flavors: dict[str, Any] = {flavor: dict(about)}
+    if predicts:
+        flavors["python_function"] = {
+            "env": {"virtualenv": "python_env.yaml"},
+            "loader_module": f"mlflow.{flavor}",
+            "model_path": data,
+            "predict_fn": "predict",
+            "python_version": platform.python_version(),
+        }
+    found = {name: _installed(name) for name in ("mlflow", *packages)}
+    pinned = [f"{name}=={number}" for name, number in found.items() if number]
+    document = {"flavors": flavors, "mlflow_version": found["mlflow"], "model_size_bytes": size}
+    environment = {"python": platform.python_version(), "dependencies": ["-r requirements.txt"]}
+    files.write("MLmodel", yaml.safe_dump(document).encode())
+    files.write("requirements.txt", "".join(f"{line}\n" for line in pinned).encode())
+    files.write("python_env.yaml", yaml.safe_dump(environment).encode())
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,151 @@
+"""skops files: made the same for equal models, and audited by what each name in them is used for.
+
+skops names entries and objects after memory addresses, stamps entries with the time, and keeps sets in the order of the process's
+hash seed. Its own list of trusted names does not say how a name is used, and a prefix is no protection: ``numpy`` has a function
+that executes text, ``scipy.stats`` has classes that execute part of their state. So each name is judged with its node.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import types
+import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from ..core.errors import MaterializationError
+from .numpy import clean_npy
+
+__all__ = ["canonical", "trusted_names"]
+
+Node = dict[str, Any]
+
+_SCHEMA = "schema.json"
+_IDENTITY_FREE = {"JsonNode", "TypeNode", "FunctionNode"}  # whether two of these were one object, no program can rely on
+
+
+def _nodes(part: Any) -> Iterator[Node]:
+    """Every node of a schema, in its order, the inner ones last."""
+    if isinstance(part, dict):
+        if "__loader__" in part:
+            yield part
+        for inner in part.values():
+            yield from _nodes(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from _nodes(inner)
+
+
+# ---- the same bytes for equal models
+
+
+def canonical(data: bytes) -> bytes:
+    """The same model with names in order of appearance, no times, sets sorted and padding zero. skops reads it as any other."""
+    with zipfile.ZipFile(io.BytesIO(data)) as source:
+        schema = json.loads(source.read(_SCHEMA))
+        for node in reversed(list(_nodes(schema))):
+            _sort_sets(node)
+        _renumber(schema)
+        names: dict[str, str] = {}
+        for node in _nodes(schema):
+            if "file" in node:
+                old = node["file"]
+                node["file"] = names.setdefault(old, f"{len(names)}.{old.rpartition('.')[2]}")
+        target = io.BytesIO()
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
+            for old, new in names.items():
+                content = source.read(old)
+                out.writestr(_entry(new), clean_npy(content) if new.endswith(".npy") else content)
+            out.writestr(_entry(_SCHEMA), json.dumps(schema))
+    return target.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)  # of 1980, as every ZipInfo that is not told otherwise
+    entry.create_system = 3
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _sort_sets(node: Node) -> None:
+    items = node.get("content")
+    if node["__loader__"] == "ConstructorFromReduceNode" and node["__class__"] == "frozenset":
+        items = node["content"]["content"][0]["content"]
+    elif node["__loader__"] != "SetNode":
+        return
+    items.sort(key=lambda item: json.dumps({key: part for key, part in item.items() if key != "__id__"}))
+
+
+def _renumber(schema: Node) -> None:
+    """Keep ids only where an object occurs more than once: equal models differ in which constants they share."""
+    nodes = list(_nodes(schema))
+    for node in nodes:
+        if node["__loader__"] in _IDENTITY_FREE:
+            node.pop("__id__", None)
+    counts = Counter(node["__id__"] for node in nodes if "__id__" in node)
+    numbers: dict[int, int] = {}
+    for node in nodes:
+        old = node.pop("__id__", None)
+        if counts[old] > 1:
+            node["__id__"] = numbers.setdefault(old, len(numbers) + 1)
+
+
+# ---- what may be loaded
+
+_NO_CODE_FROM = {"externals", "datasets", "tests", "_testing", "conftest", "_build_utils"}
+_CONSTRUCTED_EMPTY = {"ObjectNode", "TreeNode", "LossNode", "DictNode", "TypeNode"}  # no arguments come from the file
+_EXACTLY = {
+    ("DTypeNode", "numpy.dtype"),
+    ("ConstructorFromReduceNode", "builtins.frozenset"),
+    ("ObjectNode", "scipy.interpolate._bsplines.BSpline"),
+    ("FunctionNode", "scipy._lib.array_api_compat.numpy._aliases.asarray"),
+    *(("FunctionNode", f"numpy.{name}") for name in ("mean", "median", "sum", "min", "max", "std", "var", "average")),
+    *(("FunctionNode", f"numpy.{name}") for name in ("amin", "amax", "nanmean", "nanmedian", "ravel", "asarray", "clip")),
+}
+
+
+def trusted_names(data: bytes) -> list[str]:
+    """The names in a skops file that skops does not trust by itself and Tailrace does, to be passed as ``trusted``.
+
+    Raises MaterializationError, naming them, when there are others.
+    """
+    import skops.io
+
+    names = skops.io.get_untrusted_types(data=data)
+    with zipfile.ZipFile(io.BytesIO(data)) as source:
+        schema = json.loads(source.read(_SCHEMA))
+    uses: dict[str, set[str]] = {name: set() for name in names}
+    for node in _nodes(schema):
+        name = f"{node['__module__']}.{node['__class__']}"
+        if name in uses:
+            uses[name].add(node["__loader__"])
+    refused = [name for name in names if not uses[name] or not all(_is_safe(loader, name) for loader in uses[name])]
+    if refused:
+        raise MaterializationError(
+            f"it holds {', '.join(refused)}, not known to be safe to load: only scikit-learn's own classes and functions are"
+        )
+    return names
+
+
+def _is_safe(loader: str, name: str) -> bool:
+    if (loader, name) in _EXACTLY:
+        return True
+    if loader == "SparseMatrixNode":
+        return name.startswith("scipy.sparse.")
+    module, _, attribute = name.rpartition(".")
+    parts = module.split(".")
+    if parts[0] != "sklearn" or _NO_CODE_FROM & set(parts):
+        return False
+    if loader in _CONSTRUCTED_EMPTY:
+        return isinstance(_find(module, attribute), type)
+    return loader == "FunctionNode" and "utils" not in parts and isinstance(_find(module, attribute), types.FunctionType)
+
+
+def _find(module: str, attribute: str) -> Any:
+    try:
+        return getattr(importlib.import_module(module), attribute, None)  # of sklearn only
+    except ImportError:
+        return None
