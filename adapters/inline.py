@@ -66,7 +66,7 @@ def _run_task(plan: Plan, node: Node, run: Run, inputs: dict[str, Any]) -> dict[
     for attempt in range(1, len(delays) + 2):
         try:
             with _time_limit(node):
-                return run_step(plan, node.name, replace(run, attempt=attempt), refs)
+                return run_step(plan, node.name, run if attempt == 1 else replace(run, attempt=attempt), refs)
         except Exception as error:
             if attempt > len(delays):
                 raise

@@ -6,6 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from tailrace.stores.local import LocalArtifactStore
 __all__ = ["bench"]
 
 _PER_RUN = 50
-_BATCH = 20_000
+_BATCH = 2_000
+_START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def bench(artifacts: int = 1_000_000) -> list[dict[str, Any]]:
@@ -27,21 +29,21 @@ def bench(artifacts: int = 1_000_000) -> list[dict[str, Any]]:
         with Catalog(f"sqlite:///{folder}/catalog.db", stores) as catalog:
             catalog.sync()
             begin = time.perf_counter()
-            shapes = {"chain": _chain, "fan": _fan, "mesh": _mesh}
-            _write(catalog, (item for run in range(artifacts // _PER_RUN) for item in _run(run)))
-            for name, links in shapes.items():
-                _write(catalog, (_made(name, index, links(index)) for index in range(1000)))
+            runs = artifacts // _PER_RUN
+            _write(catalog, (item for run in range(runs) for item in _run(run)))
+            for run, (_, links) in enumerate(_SHAPES, runs):
+                _write(catalog, (_made(run, index, links(index)) for index in range(1000)))
             filled = time.perf_counter() - begin
             size = Path(folder, "catalog.db").stat().st_size / 1e6
-            known = [_made(f"run{run}", 7, ()).manifest for run in range(0, artifacts // _PER_RUN, 199)]
+            known = [_made(run, 7, ()).manifest for run in range(0, runs, max(1, runs // 200))]
             rows = [
                 _row("catalog: by id", _median(lambda of: catalog.artifact(of.id), known), 1.0),
                 _row("catalog: by digest", _median(lambda of: catalog.artifact(of.digest), known), 1.0),
                 _row("catalog: artifacts of a run", _median(lambda of: _of_run(catalog, of), known[:50])),
                 _row("catalog: the 50 newest", _median(lambda _: catalog.artifacts(limit=50), known[:20])),
             ]
-            for name in shapes:
-                middle = _made(name, 500, ()).manifest.id
+            for run, (name, _) in enumerate(_SHAPES, runs):
+                middle = _made(run, 500, ()).manifest.id
                 assert len(catalog.lineage(middle).nodes) == 1000
                 rows.append(_row(f"catalog: lineage of 1,000 ({name})", _median(catalog.lineage, [middle] * 20), 50.0))
             rows.append({"name": "catalog: filling", "value": filled, "unit": "s", "budget": None})
@@ -68,11 +70,15 @@ def _mesh(index: int) -> Sequence[int]:
     return range(max(0, index - 3), index)
 
 
+_SHAPES = [("chain", _chain), ("fan", _fan), ("mesh", _mesh)]
+
+
 def _run(run: int) -> Iterator[Found]:
-    return (_made(f"run{run}", index, [index // 2] if index else []) for index in range(_PER_RUN))
+    return (_made(run, index, [index // 2] if index else []) for index in range(_PER_RUN))
 
 
-def _made(run_id: str, index: int, parents: Sequence[int]) -> Found:
+def _made(run: int, index: int, parents: Sequence[int]) -> Found:
+    run_id = f"run{run}"
     uri = f"file:///data/artifacts/project/2026-03-01/{run_id}/data/step{index}/output{index}"
     digest = f"blake3:{abs(hash((run_id, index))):064x}"
     manifest = Manifest(
@@ -84,7 +90,7 @@ def _made(run_id: str, index: int, parents: Sequence[int]) -> Found:
         digest=digest,
         content="content",
         files=(FileEntry("data.parquet", 1000, digest),),
-        created=f"2026-03-01T12:{hash(run_id) % 60:02d}:{index % 60:02d}.{abs(hash(run_id)) % 10**6:06d}+00:00",
+        created=(_START + timedelta(minutes=run, seconds=index)).isoformat(),
         producer=Producer("project", "pipeline", f"step{index}", f"output{index}", run_id, code_version="0123456789ab"),
         parents=tuple(Parent(f"{abs(hash((of, run_id))):016x}", uri, digest, f"input{of}") for of in parents),
     )

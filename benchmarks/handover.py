@@ -15,9 +15,9 @@ from measure import Bench, Row, alternate, row, working_in
 
 from tailrace import Pipeline, pipeline, step
 
-__all__ = ["rows"]
+__all__ = ["CONFIG", "rows"]
 
-_CONFIG = """\
+CONFIG = """\
 active_stack: quick
 stacks:
   quick:
@@ -29,7 +29,7 @@ stacks:
 
 def rows(bench: Bench) -> Iterator[Row]:
     """An array of 200 MB beside npy files, a frame of 100 MB beside Parquet files, on the same disk."""
-    with working_in(bench.folder / "handover", _CONFIG):
+    with working_in(bench.folder / "handover", CONFIG):
         if _missing("numpy"):
             yield Row("200 MB array, step to step", note="not installed", budget="<= 1.5x")
             return

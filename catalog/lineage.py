@@ -209,9 +209,16 @@ def layers(nodes: Iterable[str], edges: Iterable[LineageEdge]) -> dict[str, int]
     return found
 
 
+_SPECIAL = re.compile(
+    r"""[\x00-\x1f"#%&*<>`|\\~]"""  # Mermaid's own, HTML's and Markdown's characters
+    r"""|(?<![^\W_])_|_(?![^\W_])"""  # emphasis, in Markdown
+    r"""|[-+.)](?=\s)"""  # a list
+)
+
+
 def _escaped(text: str) -> str:
-    """The text for a quoted label of Mermaid, whose own characters become entities."""
-    return re.sub(r'[\x00-\x1f"#%&<>`|\\]', lambda match: f"#{ord(match.group())};", text)
+    """The text for a quoted label, where Mermaid would take some characters for itself: they become entities."""
+    return _SPECIAL.sub(lambda match: f"#{ord(match.group())};", text)
 
 
 def _quoted(text: str) -> str:

@@ -19,7 +19,7 @@ __all__ = ["draw"]
 
 Slot = tuple[str, int]  # a node and its column, or an edge's parent and a column that the edge passes
 
-_WIDTH, _HEIGHT, _RUN = 216, 68, 14  # of a box; how much higher it is where it names its run
+_WIDTH, _HEIGHT, _RUN = 224, 68, 14  # of a box; how much higher it is where it names its run
 _ACROSS, _BETWEEN = 64, 18  # between columns, at least; between the boxes of one
 _MARGIN = 24
 _SWEEPS = 8
@@ -59,7 +59,8 @@ def draw(graph: LineageGraph) -> str:
         f"<title>Lineage of {_text(focus.name)}</title>",
         f"<style>{_STYLE}</style>",
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#94a3b8"/></marker></defs>',
+        '<path d="M0 0L8 4L0 8z" fill="#94a3b8"/></marker>'
+        f'<clipPath id="inside"><rect x="-2" y="-2" width="{_WIDTH + 4}" height="{height + 4}"/></clipPath></defs>',
         f'<rect width="{wide}" height="{high}" fill="#fff"/>',
     ]
     for edge, line in zip(graph.edges, lines, strict=True):
@@ -187,12 +188,12 @@ def _box(node: LineageNode, graph: LineageGraph, left: float, top: float, height
     texts = [("step", node.task or ("saved by hand" if not node.missing else "")), ("name", node.name), ("about", about)]
     if len(graph.runs) > 1:
         texts.append(("about", f"run {node.run_id}" if node.run_id else ""))
-    yield f'<g transform="translate({left} {top:.1f})">'
+    yield f'<g transform="translate({left} {top:.1f})" clip-path="url(#inside)">'
     yield f"<title>{_text(f'{node.name} ({node.type or node.about}), id {node.id}, {node.uri}')}</title>"
     yield f'<rect class="{style}" width="{_WIDTH}" height="{height}" rx="8"/>'
     yield f'<rect x="8" y="10" width="4" height="{height - 20}" rx="2" fill="{colour}"/>'
     for (kind, text), y in zip(texts, (20, 39, 56, 70), strict=False):
-        yield f'<text class="{kind}" x="22" y="{y}">{_text(_short(text, 24 if kind == "name" else 31))}</text>'
+        yield f'<text class="{kind}" x="22" y="{y}">{_text(_short(text, 22 if kind == "name" else 32))}</text>'
     yield "</g>"
 
 

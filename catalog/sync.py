@@ -97,7 +97,7 @@ class Sync:
             indexed = {(project, run_id): ended for project, run_id, ended in rows}
         store = self.stores["default"]
         try:
-            journals = list(find_runs(store))
+            journals = sorted(find_runs(store), key=lambda journal: journal.started)  # so that versions count upwards
         except (ValueError, KeyError, TypeError) as error:
             self.problems.append(f"The runs of {store.root_uri} cannot be listed, so none is brought up to date: {error!r}")
             return

@@ -85,8 +85,8 @@ def _lower(message: str) -> str:
 def _yaml(text: str) -> Any:
     """A list, mapping or quoted text by the rules of JSON, else of YAML; anything else as one scalar.
 
-    A scalar is null, a boolean, a number or text, by the rules of YAML 1.2. Those of 1.1, which PyYAML follows, make text of ``1e-3``, and numbers of ``12:30``
-    and ``010``. Raises ``ValueError`` for brackets that do not match and the like.
+    A scalar is null, a boolean, a number or text, by the rules of YAML 1.2. Those of 1.1, which PyYAML follows, make
+    text of ``1e-3``, and numbers of ``12:30`` and ``010``. Raises ``ValueError`` for brackets that do not match.
     """
     import yaml
 

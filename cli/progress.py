@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..adapters.events import StepEvent
 from ..core.results import StepResult, TaskRecord
+from .records import label
 from .show import duration, size, styled, table
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _made(record: TaskRecord) -> str:
 
 
 def _line(event: StepEvent) -> str:
-    name = event.step if event.map_index is None else f"{event.step}[{event.map_index}]"
+    name = label(event.step, event.map_index)
     if event.record is None:
         return f"{event.kind:<9}  {name}" + (f"  {event.message}" if event.message else "")
     record = event.record

@@ -15,6 +15,7 @@ from .options import AsJson, Config, Stack, Target
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from ..core.errors import StepFailed
     from ..core.results import RunResult, TaskRecord
@@ -136,62 +137,61 @@ def _tell_failure(failure: StepFailed, result: RunResult) -> None:
 
 def _summary(out: Console, result: RunResult) -> None:
     """The steps (on a terminal they are there already), the artifacts, and what to type next."""
-    from .show import duration, lines, styled, table
+    from .show import duration, lines, place
 
-    if not out.is_terminal:
-        steps = table("Step", "State", ">Seconds", ">Tasks")
-        for step in result.steps.values():
-            mapped = any(task.map_index is not None for task in step.tasks)
-            tasks = str(len(step.tasks)) if mapped else ""
-            steps.add_row(step.name, styled(step.state), f"{step.duration:.2f}", tasks)
-        out.print()
-        out.print(steps)
     out.print()
+    if not out.is_terminal:
+        out.print(_step_table(result))
+        out.print()
     artifacts = _artifacts(result)
+    folder = os.path.commonprefix([item["uri"] for item in artifacts]).rpartition("/")[0]  # noqa: RUF071  # of URIs
     if artifacts:
-        out.print(_artifact_table(artifacts))
+        out.print(_artifact_table(result, folder))
         out.print()
     done = f"{result.state} in {duration(result.duration)}, stack {result.stack}, orchestrator {result.orchestrator}"
-    last = f"tailrace lineage {artifacts[-1]['id']}" if artifacts else ""
-    out.print(
-        lines(
-            [
-                ("Run", result.run_id),
-                ("", done),
-                ("Tracker", result.tracker_url),
-                ("Next", f"tailrace runs show {result.run_id}"),
-                ("", last),
-            ]
-        )
-    )
+    facts = [
+        ("Run", result.run_id),
+        ("", done),
+        ("Paths below", place(folder)),
+        ("Tracker", result.tracker_url),
+        ("Next", f"tailrace runs show {result.run_id}"),
+        ("", f"tailrace lineage {artifacts[-1]['id']}" if artifacts else ""),
+    ]
+    out.print(lines(facts))
 
 
-def _artifact_table(artifacts: list[dict[str, Any]]) -> Any:
-    from .show import place, size, table
+def _step_table(result: RunResult) -> Table:
+    from .show import styled, table
 
-    folder = os.path.commonprefix([item["uri"] for item in artifacts]).rpartition("/")[0]  # noqa: RUF071  # of URIs
-    given = [name for name in ("tracker", "registry") if any(item[name] for item in artifacts)]
-    where = f"Below {place(folder)}/" if folder.rstrip("/").count("/") > 1 else "Place"
-    made = table("Artifact", "Type", ">Size", where, *(name.capitalize() for name in given))
-    for item in artifacts:
-        name = item["name"] if item["map_index"] is None else f"{item['name']}[{item['map_index']}]"
-        path = place(item["uri"]) if where == "Place" else item["uri"].removeprefix(f"{folder}/")
-        made.add_row(name, item["type"], size(item["size_bytes"]), path, *(_destination(item[key]) for key in given))
+    made = table("Step", "State", ">Seconds", ">Tasks")
+    for step in result.steps.values():
+        mapped = any(task.map_index is not None for task in step.tasks)
+        made.add_row(step.name, styled(step.state), f"{step.duration:.2f}", str(len(step.tasks)) if mapped else "")
     return made
 
 
-def _destination(text: str | None) -> str:
-    """``mlflow:cancer/3`` as it is; of a tracker only its name, since its run is the same for all."""
-    name, _, rest = (text or "").partition(":")
-    return text or "" if "/" in rest or name == "failed" else name
+def _artifact_table(result: RunResult, folder: str) -> Table:
+    from .records import label, reached, stored
+    from .show import short, size, table
+
+    made = table("Artifact", "Type", ">Size", "Path", "Also in")
+    for step in result.steps.values():
+        for task in step.tasks:
+            for output, ref in stored(task):
+                written = size(task.timings.get(output, {}).get("bytes"))
+                path = ref.uri.removeprefix(f"{folder}/")
+                made.add_row(label(ref.name, task.map_index), short(ref.type), written, path, reached(task, output))
+    return made
 
 
 def _artifacts(result: RunResult) -> list[dict[str, Any]]:
-    return [item for step in result.steps.values() for task in step.tasks for item in _stored(result.run_id, task)]
+    return [item for step in result.steps.values() for task in step.tasks for item in _flat(result.run_id, task)]
 
 
-def _stored(run_id: str, task: TaskRecord) -> Iterator[dict[str, Any]]:
-    for output, ref in [*task.outputs.items(), *((ref.name, ref) for ref in task.extra)]:
+def _flat(run_id: str, task: TaskRecord) -> Iterator[dict[str, Any]]:
+    from .records import stored
+
+    for output, ref in stored(task):
         reached = task.destinations.get(output, {})
         yield {
             "id": ref.id,

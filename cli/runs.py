@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -93,41 +92,34 @@ def _head(out: Any, detail: RunDetail) -> None:
 
 
 def _tasks(tasks: tuple[TaskRecord, ...]) -> Any:
+    from .records import label
     from .show import duration, styled, table
 
     made = table("Step", "State", ">Duration", ">Load", ">Compute", ">Attempt", "Error")
     for task in tasks:
         times = [duration(seconds) if seconds else "" for seconds in (task.seconds, task.load, task.compute)]
-        made.add_row(_label(task), styled(task.state), *times, str(task.attempt), task.error.partition("\n")[0])
+        made.add_row(
+            label(task.step, task.map_index),
+            styled(task.state),
+            *times,
+            str(task.attempt),
+            task.error.partition("\n")[0],
+        )
     return made
 
 
 def _outputs(tasks: tuple[TaskRecord, ...]) -> Any:
-    from .show import duration, size, table
+    from .records import label, reached, stored
+    from .show import duration, short, size, table
 
-    made = table("Output", "Type", ">Size", ">Save", ">Digest", ">Publish", ">Deliver", "Reached", "Id")
-    for task, output, ref in _stored(tasks):
-        cost = task.timings.get(output, {})
-        times = [duration(cost.get(key)) for key in ("save", "digest", "publish", "deliver")]
-        reached = ", ".join(_short(text) for kind, text in task.destinations.get(output, {}).items() if kind != "store")
-        made.add_row(f"{_label(task)}.{output}", ref.type, size(cost.get("bytes")), *times, reached, ref.id)
-    return made
-
-
-def _label(task: TaskRecord) -> str:
-    return task.step if task.map_index is None else f"{task.step}[{task.map_index}]"
-
-
-def _stored(tasks: tuple[TaskRecord, ...]) -> Iterator[tuple[TaskRecord, str, Any]]:
+    made = table("Output", "Type", ">Size", ">Save", ">Digest", ">Publish", ">Deliver", "Also in", "Id")
     for task in tasks:
-        for output, ref in [*task.outputs.items(), *((ref.name, ref) for ref in task.extra)]:
-            yield task, output, ref
-
-
-def _short(destination: str) -> str:
-    """``mlflow:cancer/3`` as it is; of a tracker only its name, since its run is the same for all."""
-    name, _, rest = destination.partition(":")
-    return destination if "/" in rest or name == "failed" else name
+        for output, ref in stored(task):
+            cost = task.timings.get(output, {})
+            name = f"{label(task.step, task.map_index)}.{output}"
+            times = [duration(cost.get(key)) for key in ("save", "digest", "publish", "deliver")]
+            made.add_row(name, short(ref.type), size(cost.get("bytes")), *times, reached(task, output), ref.id)
+    return made
 
 
 @app.command()

@@ -6,15 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-__all__ = ["console", "duration", "lines", "listing", "place", "print_json", "size", "styled", "table", "when"]
+__all__ = ["console", "duration", "lines", "listing", "place", "print_json", "short", "size", "styled", "table", "when"]
 
 _WIDE = 100_000  # columns of an output that is no terminal: nothing is folded or cut there
 _STYLES = {
@@ -29,14 +28,21 @@ _STYLES = {
 }
 
 
+class _Piped(Console):
+    """A console whose lines do not end in the spaces that fill a table's last column."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        self.file.flush()
+
+
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or the file or pipe that stands for it."""
-    from rich.console import Console
-
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = _WIDE
-    return made
+    plain: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
+    made = Console(**plain)
+    return made if made.is_terminal else _Piped(**plain, width=None if "COLUMNS" in os.environ else _WIDE)
 
 
 def size(count: float | None) -> str:
@@ -82,17 +88,18 @@ def place(uri: str) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def short(name: str) -> str:
+    """A type's name without its module."""
+    return name.rpartition(".")[2]
+
+
 def styled(state: str, text: str | None = None) -> Text:
     """A state, or a text that stands for it, in the state's colour."""
-    from rich.text import Text
-
     return Text(state if text is None else text, _STYLES.get(state, ""))
 
 
 def table(*columns: str) -> Table:
     """An empty table without lines. A column whose name starts with ``>`` is aligned to the right."""
-    from rich.table import Table
-
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
         right = name.startswith(">")
@@ -124,6 +131,7 @@ def _cell(key: str, value: Any) -> Any:
         "started": when,
         "created": when,
         "uri": place,
+        "type": short,
     }
     return known[key](value) if key in known else str(value)
 
@@ -138,8 +146,6 @@ def print_json(data: Any) -> None:
 
 def lines(values: Iterable[tuple[str, Any]]) -> Table:
     """Names and what they stand for, one a line; those without a value are left out."""
-    from rich.table import Table
-
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(style="dim")
     made.add_column(overflow="fold")

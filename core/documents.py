@@ -6,13 +6,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .asset import Asset
 from .errors import AssetError, did_you_mean
 
-__all__ = ["Prompt", "Report"]
+__all__ = ["Document", "Prompt", "Report"]
 
 _SUFFIXES = {
     ".html": "html",
@@ -24,6 +25,14 @@ _SUFFIXES = {
 }
 _HTML = re.compile(r"\s*<(!doctype|!--|[a-z][a-z0-9]*[\s/>])", re.IGNORECASE)
 _VARIABLE = re.compile(r"\{\{(\w+)\}\}|\{([^\W\d]\w*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Text, or a file's bytes, that is stored as one file which other programs open: ``suffix`` says as what."""
+
+    content: str | bytes
+    suffix: str
 
 
 class Report(Asset):
@@ -47,7 +56,14 @@ class Report(Asset):
         """The text, bytes, data or path that the report consists of."""
         return self.data
 
+    def _stored(self) -> Any:
+        if not isinstance(self.data, str | bytes):
+            return self.data
+        return Document(self.data, next(suffix for suffix, name in _SUFFIXES.items() if name == self.format))
+
     def _accept(self, data: Any) -> Any:
+        if isinstance(data, Document):
+            return data.content
         if isinstance(data, os.PathLike):
             return Path(data)
         if isinstance(data, str | bytes | Mapping | list):

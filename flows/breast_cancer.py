@@ -22,7 +22,7 @@ def load() -> Dataset:
     """569 tumours, 30 measurements of each; the target is 1 where the tumour is benign."""
     from sklearn.datasets import load_breast_cancer
 
-    return Dataset(load_breast_cancer(as_frame=True).frame, name="breast-cancer")
+    return Dataset(load_breast_cancer(as_frame=True).frame, name="wisconsin")
 
 
 @step(outputs=["train", "test"])

@@ -41,6 +41,7 @@ _BUILT_IN = {
     "arrow": ".arrow:ArrowMaterializer",
     "sklearn": ".sklearn:SklearnMaterializer",
     "path": ".paths:PathMaterializer",
+    "document": ".document:DocumentMaterializer",
     "pickle": ".pickle:PickleMaterializer",
 }
 
@@ -57,6 +58,7 @@ _TYPES = {
     "arrow": "pyarrow.Table pyarrow.RecordBatch pyarrow.Array pyarrow.ChunkedArray",
     "sklearn": "sklearn.BaseEstimator",
     "path": "pathlib.Path",
+    "document": "tailrace.core.documents.Document",
 }
 
 _ONCE = {"generator", "async_generator", "coroutine", "map", "filter", "zip", "enumerate", "reversed"}

@@ -79,7 +79,7 @@ class SklearnMaterializer:
         if hasattr(value, "n_features_in_"):
             about["n_features"] = int(value.n_features_in_)
         if len(getattr(value, "classes_", ())):
-            about["classes"] = [item.item() if hasattr(item, "item") else item for item in value.classes_[:_SHOWN_CLASSES]]
+            about["classes"] = [getattr(item, "tolist", lambda item=item: item)() for item in value.classes_[:_SHOWN_CLASSES]]
         last = getattr(value, "_final_estimator", value)
         importances = getattr(last, "feature_importances_", None)
         if importances is not None and len(importances) <= _SHOWN_FEATURES:

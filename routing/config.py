@@ -188,11 +188,11 @@ class _View:
         for key, component in _NEEDS.items():
             if str(rule.get(key)).lower() not in _YES:
                 continue
-            if not self._at(*loc[:-2]).get(component):
-                message = f"'{key}: true' needs a {component}, and this stack has none"
-                yield self.document.problem(message, (*loc, key))
             if kind not in {"Model", DEFAULT} and "." not in kind:
                 yield self.document.problem(f"'{key}' is for models, and {kind} is none", (*loc, key))
+            elif not self._at(*loc[:-2]).get(component):
+                message = f"'{key}: true' needs a {component}, and this stack has none"
+                yield self.document.problem(message, (*loc, key))
 
     def _at(self, *loc: str | int) -> dict[str, Any]:
         """The mapping at a place, expanded; an empty one if there is none."""

@@ -205,7 +205,11 @@ def set_active_stack(name: str, config: str | Path | None = None, cwd: Path | No
     Raises :class:`~tailrace.ConfigError` for a stack that does not exist; the choice before stays then.
     """
     source = find_config(config, cwd)
-    names = list_stacks(config, cwd).names
+    names: tuple[str, ...] = (LOCAL,)
+    if source is not None:
+        from .config import ConfigFile
+
+        names = ConfigFile.read(source).names()
     if name not in names:
         raise ConfigError(str(source or _here(cwd)), [Problem(no_stack(name, names), "tailrace stack set")])
     path = _choice_file(source.parent if source else _here(cwd))
@@ -297,12 +301,13 @@ def storage(text: str, place: str, written: str) -> Component:
 
     Raises :class:`~tailrace.ConfigError` for a URI that is neither of a folder here nor of memory.
     """
+    from urllib.parse import unquote, urlsplit
+
     kind, shown = storage_type(text), {"uri": mask(written)}
     if kind == "memory":
-        return Component(kind, {"bucket": text.removeprefix("memory://").strip("/") or DEFAULT}, place, shown)
+        bucket = unquote(text.removeprefix("memory://").strip("/"))
+        return Component(kind, {"bucket": bucket or DEFAULT}, place, shown)
     if "://" in text:
-        from urllib.parse import unquote, urlsplit
-
         parts = urlsplit(text)
         if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
             message = f"No store is known for {mask(written)!r}. Known: a path, file:///path, memory://name"

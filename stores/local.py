@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -185,9 +186,11 @@ class LocalArtifactStore(ArtifactStore):
         if folder in self._sound:
             return
         self._inside(folder, key)
-        if not os.path.lexists(folder):
-            return
-        if os.path.islink(folder) and not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
+        try:
+            linked = stat.S_ISLNK(os.lstat(folder).st_mode)
+        except OSError:
+            return  # there is nothing yet
+        if linked and not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
             raise InvalidKey(f"The key {key!r} leaves the store's root {self._root!r} through a symbolic link.")
         if len(self._sound) > _REMEMBERED:
             self._sound = {self._root}
@@ -221,14 +224,16 @@ class LocalArtifactStore(ArtifactStore):
 
     def _make_folders(self, folder: str) -> None:
         """Make a folder and those above it; flush the parents of the new ones, so that the names last."""
-        missing = []
-        while not os.path.isdir(folder):
-            missing.append(folder)
-            folder = os.path.dirname(folder)
-        for path in reversed(missing):
-            with suppress(FileExistsError):  # another writer was first
-                os.mkdir(path)
-            self._unflushed({os.path.dirname(path)})
+        above = os.path.dirname(folder)
+        try:
+            os.mkdir(folder)
+        except FileExistsError:  # perhaps another writer was first
+            return
+        except FileNotFoundError:
+            self._make_folders(above)
+            with suppress(FileExistsError):
+                os.mkdir(folder)
+        self._unflushed({above})
 
     def _unflushed(self, folders: set[str]) -> None:
         """Remember folders that must be flushed before the next manifest of this thread names what is in them."""

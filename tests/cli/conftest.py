@@ -78,7 +78,9 @@ def cli(project: Path) -> Cli:
 
     def run(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tailrace.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(**changes), cwd=project, timeout=120)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment(**changes), cwd=project, timeout=120
+        )
 
     return run
 

@@ -58,7 +58,7 @@ def test_of_several_pipelines_one_has_to_be_named() -> None:
         find_pipeline("water")
     assert find_pipeline("water:second").name == "second"
     assert find_pipeline("water.py:alias").name == "second"
-    with pytest.raises(ConfigError, match="no pipeline 'secnd'. Did you mean 'second'"):
+    with pytest.raises(ConfigError, match=r"no pipeline 'secnd'\. Did you mean 'second'"):
         find_pipeline("water:secnd")
 
 
@@ -85,7 +85,9 @@ def test_a_file_may_import_its_neighbours_as_under_python() -> None:
     Path("flows").mkdir()
     Path("flows/neighbour_of_it.py").write_text("NAME = 'named next door'\n")
     file = _write("flows/beside.py")
-    file.write_text("from neighbour_of_it import NAME\n" + file.read_text().replace("@pipeline\n", "@pipeline(name=NAME)\n"))
+    file.write_text(
+        "from neighbour_of_it import NAME\n" + file.read_text().replace("@pipeline\n", "@pipeline(name=NAME)\n")
+    )
     assert find_pipeline("beside").name == "named next door"
 
 

@@ -34,7 +34,9 @@ def test_piped_output_is_plain_lines_one_for_each_event_and_then_the_summary(cli
 
 
 def test_json_is_the_only_thing_on_standard_output(cli: Cli, mill: Path) -> None:
-    text = mill.read_text().replace('    print("writing', '    __import__("os").system("echo from a child")\n    print("writing')
+    text = mill.read_text().replace(
+        '    print("writing', '    __import__("os").system("echo from a child")\n    print("writing'
+    )
     mill.write_text(text)
     done = cli("run", "mill", "--json")
     document = json.loads(done.stdout)
@@ -78,11 +80,13 @@ def test_an_output_that_cannot_be_stored_is_told_without_a_traceback_of_ours(inv
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_ctrl_c_cancels_the_run_and_its_record_says_so(cli: Cli, mill: Path, project: Path) -> None:
-    mill.write_text(mill.read_text().replace("    if stop:", "    import time\n    time.sleep(60 * stop)\n    if stop:"))
-    command = [sys.executable, "-m", "tailrace.cli", "run", "mill", "-p", "stop=true", "--run-id", "c"]
+    mill.write_text(
+        mill.read_text().replace("    if stop:", "    print('asleep')\n    __import__('time').sleep(60)\n    if stop:")
+    )
+    command = [sys.executable, "-m", "tailrace.cli", "run", "mill", "--run-id", "c"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
     assert run.stdout is not None
-    while "started    write_label" not in run.stdout.readline():
+    while "asleep" not in run.stdout.readline():
         assert run.poll() is None
     run.send_signal(signal.SIGINT)
     _, told = run.communicate(timeout=60)
