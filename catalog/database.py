@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -33,36 +33,22 @@ class Database:
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that sees one state of the index."""
-        with self.engine.begin() as connection:
+        with self._opened().begin() as connection:
             yield connection
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction; on SQLite it is the only one that writes, from its start."""
-        with self.engine.execution_options(**{_WRITE: True}).begin() as connection:
+        """A transaction; on SQLite the only one that writes, from its start."""
+        with self._opened().execution_options(**{_WRITE: True}).begin() as connection:
             yield connection
-
-    @property
-    def engine(self) -> Engine:
-        """The engine of a database that has this version's tables."""
-        if self._engine is None:
-            engine = _engine(self.url.render_as_string(hide_password=False))
-            try:
-                _prepare(engine)
-            except DBAPIError as error:
-                engine.dispose()
-                if not damaged(error):
-                    raise
-                self._remove(error)
-                engine = _engine(self.url.render_as_string(hide_password=False))
-                _prepare(engine)
-            self._engine = engine
-        return self._engine
 
     def replace(self, reason: BaseException) -> None:
         """Put an empty database in the place of a damaged one."""
         self.close()
-        self._remove(reason)
+        what = str(reason).partition("\n")[0]
+        log.warning("The index %s is damaged (%s). It is made anew from the stores.", self.url, what)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            Path(f"{self.url.database}{suffix}").unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close all connections. The next use opens them again."""
@@ -70,32 +56,58 @@ class Database:
             self._engine.dispose()
             self._engine = None
 
-    def _remove(self, reason: BaseException) -> None:
-        log.warning("The index %s is damaged (%s). It is made anew from the stores.", self.url, str(reason).partition("\n")[0])
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{self.url.database}{suffix}").unlink(missing_ok=True)
+    def _opened(self) -> Engine:
+        """The engine of a database that has this version's tables."""
+        if self._engine is None:
+            engine = _engine(self.url)
+            try:
+                self._prepare(engine)
+            except BaseException:
+                engine.dispose()
+                raise
+            self._engine = engine
+        return self._engine
+
+    def _prepare(self, engine: Engine) -> None:
+        """Make the tables, anew where they are of another version."""
+        with engine.begin() as connection:
+            found = _version(connection)
+        if found == SCHEMA:
+            return
+        if found is not None:
+            log.warning("The index %s has version %s, this is version %s. It is made anew.", self.url, found, SCHEMA)
+        try:
+            with engine.execution_options(**{_WRITE: True}).begin() as connection:
+                if _version(connection) != SCHEMA:
+                    metadata.drop_all(connection)
+                    metadata.create_all(connection)
+                    connection.execute(insert(meta).values(name="schema", value=SCHEMA))
+        except DBAPIError:  # where the making of tables is not exclusive, another process may have made them
+            with engine.begin() as connection:
+                if _version(connection) != SCHEMA:
+                    raise
 
 
 def damaged(error: DBAPIError) -> bool:
-    """Whether the error says that an SQLite file is no database of ours: torn, overwritten, or without our tables."""
+    """Whether the error says that an SQLite file is no index: torn, overwritten, or without our tables."""
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is None:
         return False
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in str(error.orig)
 
 
-def _engine(url: str) -> Engine:
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
         return create_engine(url)
-    if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _WAIT})
 
     @event.listens_for(engine, "connect")
     def connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the transactions are begun below
-        with contextlib.suppress(sqlite3.DatabaseError):  # locked: another process sets it; damaged: the first query tells
+        # Another process may be setting this; a damaged file is noticed by the first query, which says so better.
+        with contextlib.suppress(sqlite3.DatabaseError):
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
 
@@ -108,23 +120,7 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _prepare(engine: Engine) -> None:
-    """Make the tables, anew where they are of another version."""
-    with engine.begin() as connection:
-        if _version(connection) == SCHEMA:
-            return
-    with engine.execution_options(**{_WRITE: True}).begin() as connection:
-        found = _version(connection)
-        if found == SCHEMA:  # made by another process in between
-            return
-        if found is not None:
-            log.warning("The index %s is of version %s, this is version %s. It is made anew.", engine.url, found, SCHEMA)
-        metadata.drop_all(connection)
-        metadata.create_all(connection)
-        connection.execute(insert(meta).values(name="schema", value=SCHEMA))
-
-
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(meta.name):
         return None
-    return connection.execute(select(meta.c.value).where(meta.c.name == "schema")).scalar()
+    return connection.scalar(select(meta.c.value).where(meta.c.name == "schema"))

@@ -76,9 +76,9 @@ class Catalog:
 
     def _rebuild(self) -> SyncReport:
         with self._database.writing() as connection:
+            connection.execute(update(scope).where(scope.c.id == self._scope).values(synced=""))
             for table in (artifact, parent, run, task, usage):
                 connection.execute(delete(table).where(table.c.scope == self._scope))
-            connection.execute(update(scope).where(scope.c.id == self._scope).values(synced=""))
         return self._sync(self.stores)
 
     def _filled(self) -> bool:

@@ -105,7 +105,7 @@ def _brief(value: Any) -> str:
     import json
 
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= 300 else f"{text[:300]} ... (all of it with --json)"
+    return text if len(text) <= 200 else f"{text[:200]} ... (all of it with --json)"
 
 
 def _located(row: ArtifactRow, stack: str | None, config: str | None) -> tuple[ArtifactStore, Manifest]:

@@ -61,7 +61,7 @@ def show(run: RunId, stack: Stack = None, config: Config = None, json: AsJson = 
         return
     out = console()
     _head(out, detail)
-    for made in (_tasks(detail.tasks), _outputs(detail.tasks)):
+    for made in (_tasks(detail.tasks), _outputs(detail.tasks), _costs(detail.tasks)):
         if made.row_count:
             out.print()
             out.print(made)
@@ -110,15 +110,28 @@ def _tasks(tasks: tuple[TaskRecord, ...]) -> Any:
 
 def _outputs(tasks: tuple[TaskRecord, ...]) -> Any:
     from .records import label, reached, stored
-    from .show import duration, short, size, table
+    from .show import short, size, table
 
-    made = table("Output", "Type", ">Size", ">Save", ">Digest", ">Publish", ">Deliver", "Also in", "Id")
+    made = table("Output", "Type", ">Size", "Id", "Also in")
     for task in tasks:
         for output, ref in stored(task):
-            cost = task.timings.get(output, {})
             name = f"{label(task.step, task.map_index)}.{output}"
+            written = size(task.timings.get(output, {}).get("bytes"))
+            made.add_row(name, short(ref.type), written, ref.id, reached(task, output))
+    return made
+
+
+def _costs(tasks: tuple[TaskRecord, ...]) -> Any:
+    """Apart from the outputs, so that neither table is wider than a terminal."""
+    from .records import label, stored
+    from .show import duration, table
+
+    made = table("Time of an output", ">Save", ">Digest", ">Publish", ">Deliver")
+    for task in tasks:
+        for output, _ in stored(task):
+            cost = task.timings.get(output, {})
             times = [duration(cost.get(key)) for key in ("save", "digest", "publish", "deliver")]
-            made.add_row(name, short(ref.type), size(cost.get("bytes")), *times, reached(task, output), ref.id)
+            made.add_row(f"{label(task.step, task.map_index)}.{output}", *times)
     return made
 
 

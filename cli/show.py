@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .records import label
+
 __all__ = ["console", "duration", "lines", "listing", "place", "print_json", "short", "size", "styled", "table", "when"]
 
 _WIDE = 100_000  # columns of an output that is no terminal: nothing is folded or cut there
@@ -103,7 +105,8 @@ def table(*columns: str) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in columns:
         right = name.startswith(">")
-        made.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold")
+        whole = right or name == "Id"  # a number or an id that is broken over two lines cannot be copied
+        made.add_column(name.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=whole)
     return made
 
 
@@ -116,24 +119,28 @@ def listing(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, js
     else:
         made = table(*columns.values())
         for row in rows:
-            made.add_row(*(_cell(key, row.get(key)) for key in columns))
+            made.add_row(*(_cell(key, row) for key in columns))
         console().print(made)
 
 
-def _cell(key: str, value: Any) -> Any:
+def _cell(key: str, row: Mapping[str, Any]) -> Text | str:
+    value = row.get(key)
     if value is None:
         return ""
     if key == "state":
         return styled(value)
-    known: dict[str, Callable[[Any], str]] = {
-        "size_bytes": size,
-        "seconds": duration,
-        "started": when,
-        "created": when,
-        "uri": place,
-        "type": short,
-    }
-    return known[key](value) if key in known else str(value)
+    if key == "step":
+        return label(value, row.get("map_index"))
+    return _CELLS[key](value) if key in _CELLS else str(value)
+
+
+_CELLS: Mapping[str, Callable[[Any], str]] = {
+    "created": when,
+    "seconds": duration,
+    "size_bytes": size,
+    "started": when,
+    "type": short,
+}
 
 
 def print_json(data: Any) -> None:

@@ -56,10 +56,12 @@ class Report(Asset):
         """The text, bytes, data or path that the report consists of."""
         return self.data
 
-    def _stored(self) -> Any:
-        if not isinstance(self.data, str | bytes):
-            return self.data
-        return Document(self.data, next(suffix for suffix, name in _SUFFIXES.items() if name == self.format))
+    def to_parts(self) -> tuple[Any, dict[str, Any]]:
+        """What is stored, text and bytes as a :class:`Document`, and the header."""
+        data, header = super().to_parts()
+        if isinstance(data, str | bytes):
+            data = Document(data, next(suffix for suffix, name in _SUFFIXES.items() if name == self.format))
+        return data, header
 
     def _accept(self, data: Any) -> Any:
         if isinstance(data, Document):

@@ -68,7 +68,7 @@ def test_an_asset_is_restored_from_its_parts_after_json(asset: Asset) -> None:
     data, header = asset.to_parts()
     restored = type(asset).from_parts(data, json.loads(json.dumps(header, allow_nan=False)))
     assert type(restored) is type(asset)
-    assert restored.data is data or restored.data == data
+    assert restored.data is asset.data or restored.data == asset.data
     assert _state(restored) == _state(asset)
 
 
