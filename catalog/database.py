@@ -26,7 +26,7 @@ _WRITE = "tailrace_write"
 class Database:
     """A database by SQLAlchemy URL. Nothing is opened, and no file made, before the first use."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.url = make_url(url)
         self._engine: Engine | None = None
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 import orjson
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import URL, delete, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..stores.base import ArtifactStore
@@ -39,7 +39,7 @@ class Catalog:
     or too much answers to a key, :class:`~tailrace.ArtifactNotFound` or :class:`~tailrace.AmbiguousName` says what is near.
     """
 
-    def __init__(self, url: str, stores: Mapping[str, ArtifactStore]) -> None:
+    def __init__(self, url: str | URL, stores: Mapping[str, ArtifactStore]) -> None:
         roots: dict[str, str] = {}
         for name in sorted(stores, key=lambda name: (name != "default", name)):
             roots.setdefault(stores[name].root_uri, name)  # a place under two names is one store

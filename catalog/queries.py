@@ -202,13 +202,13 @@ def _place(row: ArtifactRow) -> str:
 def _graph(focus: str, rows: Sequence[Row[Any]], links: Sequence[Row[Any]]) -> LineageGraph:
     """The graph of the nodes (those without a row are missing) and of the links between them."""
     nodes = {id: LineageNode(*node) if node[0] is not None else None for id, *node in rows}
-    inputs: dict[tuple[str, str], set[str]] = {}
+    inputs: dict[tuple[str, str], list[str]] = {}
     places: dict[str, tuple[str, str]] = {}
     replaced: set[tuple[str, str]] = set()
     for parent_id, child_id, uri, digest, name in links:
         if parent_id not in nodes:  # nobody asked for it
             continue
-        inputs.setdefault((parent_id, child_id), set()).add(name)
+        inputs.setdefault((parent_id, child_id), []).append(name)
         node = nodes[parent_id]
         if node is None:
             places[parent_id] = max((uri, digest), places.get(parent_id, ("", "")))
@@ -218,7 +218,7 @@ def _graph(focus: str, rows: Sequence[Row[Any]], links: Sequence[Row[Any]]) -> L
     edges = []
     for (parent_id, child_id), names in inputs.items():
         child = found[child_id]
-        shown = ", ".join(sorted(names - {""}))
+        shown = names[0] if len(names) == 1 else ", ".join(sorted({*names} - {""}))
         edges.append(LineageEdge(parent_id, child_id, child.step, child.run_id, shown, (parent_id, child_id) in replaced))
     return LineageGraph.of(focus, found.values(), edges)
 

@@ -27,7 +27,6 @@ _COLUMNS = {
     "size_bytes": ">Size",
     "step": "Step",
     "run_id": "Run",
-    "created": "Created (UTC)",
 }
 
 

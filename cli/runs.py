@@ -23,8 +23,6 @@ _COLUMNS = {
     "started": "Started (UTC)",
     "seconds": ">Duration",
     "artifacts": ">Artifacts",
-    "stack": "Stack",
-    "orchestrator": "Orchestrator",
 }
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.", show_default=False)]

@@ -135,7 +135,6 @@ def _cell(key: str, row: Mapping[str, Any]) -> Text | str:
 
 
 _CELLS: Mapping[str, Callable[[Any], str]] = {
-    "created": when,
     "seconds": duration,
     "size_bytes": size,
     "started": when,

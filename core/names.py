@@ -16,7 +16,7 @@ RUNS = "_runs"
 
 _LIMIT = 160  # bytes; file systems allow 255, and temporary names are longer than final ones
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
-_ESCAPED = re.compile(r"-[0-9a-f]{12}$")
+_ESCAPED = re.compile(r"-[0-9a-f]{14}$")  # not twelve, as the last group of a UUID has
 _CONTENT = re.compile(r"content-[0-9a-f]{16}$")
 
 
@@ -33,7 +33,7 @@ def is_content_segment(name: str) -> bool:
 def _escape(name: str) -> str:
     import hashlib
 
-    short = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    short = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:14]
     stem = _UNSAFE.sub("-", name).lstrip(".")[:80]
     return f"{stem}-{short}"
 
@@ -42,7 +42,7 @@ def segment(name: str) -> str:
     """One safe path segment for any name; two different names never give the same one.
 
     Letters, digits and ``._=-`` stay. A name with anything else, or one that is too long, empty, reserved (``.``,
-    ``..``, the store's own) or that looks like an escaped one, becomes its safe characters plus ``-`` and twelve hex
+    ``..``, the store's own) or that looks like an escaped one, becomes its safe characters plus ``-`` and fourteen hex
     digits of its SHA-256.
     """
     plain = (

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from ..core.errors import MaterializationError
 from .files import FileReader, FileWriter
 
-__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec"]
+__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec", "Unsavable"]
 
 Spec = dict[str, Any]
+
+
+class Unsavable(MaterializationError):
+    """A value that no format can hold, so that pickle is not tried either: a path to nothing, a generator, a lock.
+
+    ``located`` says that the message names the value and the place in it already.
+    """
+
+    def __init__(self, message: str, *, located: bool = False) -> None:
+        super().__init__(message)
+        self.located = located
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import types
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from .tagged import type_name
@@ -19,13 +19,17 @@ __all__ = ["difference"]
 _FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType)
 
 
-def difference(one: Any, other: Any) -> str | None:
-    """Where two objects first differ, and how (``"['a'][0]: int is float"``); ``None`` when they do not."""
-    return _Comparison().between(one, other, "")
+def difference(one: Any, other: Any, *, ignoring: Container[str] = ()) -> str | None:
+    """Where two objects first differ, and how (``"['a'][0]: int is float"``); ``None`` when they do not.
+
+    The values of attributes and keys named in ``ignoring`` may differ.
+    """
+    return _Comparison(ignoring).between(one, other, "")
 
 
 class _Comparison:
-    def __init__(self) -> None:
+    def __init__(self, ignoring: Container[str]) -> None:
+        self._ignoring = ignoring
         self._seen: dict[tuple[int, int], tuple[Any, Any]] = {}  # holds them, so that no id is used twice
 
     def between(self, one: Any, other: Any, at: str) -> str | None:
@@ -66,7 +70,7 @@ class _Comparison:
         if keys:
             return keys
         pairs = zip(one.items(), other.values(), strict=True)
-        found = self.parts((f"{at}[{key!r}]", value, again) for (key, value), again in pairs)
+        found = self.parts((f"{at}[{key!r}]", value, again) for (key, value), again in pairs if key not in self._ignoring)
         factory = (f"{at} (default)", getattr(one, "default_factory", None), getattr(other, "default_factory", None))
         return found or self.parts([factory]) or self._attributes(one, other, at)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_origin
 from weakref import ref
 
 from ..core.errors import MaterializationError, PickleNotAllowed, TailraceError, did_you_mean
-from .base import Materializer, Spec
+from .base import Materializer, Spec, Unsavable
 from .files import FileReader, FileWriter
 from .tagged import is_plain, readable, type_name
 
@@ -233,9 +233,14 @@ class MaterializerRegistry:
         if chosen is not None and not chosen.executes_code:
             try:
                 return chosen, self._save_by(chosen, value, files, label)
-            except (PickleNotAllowed, _Unpicklable):
+            except PickleNotAllowed:
                 files.discard()
-                raise  # a member's: it names the place, and the whole would fare no better
+                raise  # a member's, which names the place
+            except Unsavable as error:
+                files.discard()
+                if error.located:
+                    raise
+                raise Unsavable(f"{label}: {error}", located=True) from error
             except MaterializationError as error:
                 files.discard()
                 tried, chosen = f"{chosen.name}: {error}", None
@@ -247,7 +252,7 @@ class MaterializerRegistry:
         """With a format that executes code on loading, if the policy allows that."""
         kind = type_name(type(value))
         if kind in _ONCE:
-            raise _Unpicklable(f"{label} is a {kind}, whose items exist only once. Return a list of them.")
+            raise Unsavable(f"{label} is a {kind}, whose items exist only once. Return a list of them.", located=True)
         problem = f"{label} is a {kind}, which no safe format holds ({tried or 'no materializer is registered for it'})"
         if files.allow_pickle == "never":
             raise PickleNotAllowed(
@@ -259,9 +264,10 @@ class MaterializerRegistry:
             spec = self._save_by(chosen, value, files, label)
         except MaterializationError as error:
             files.discard()
-            raise _Unpicklable(
+            raise Unsavable(
                 f"{problem}, and {chosen.name} failed (allow_pickle is {files.allow_pickle!r}): {error}. "
-                "Return the data it holds instead, or register a materializer for the type with @materializer_for."
+                "Return the data it holds instead, or register a materializer for the type with @materializer_for.",
+                located=True,
             ) from error
         if files.allow_pickle != "always":
             warnings.warn(f"{problem}. It is stored by {chosen.name}: loading it executes code.", stacklevel=2)
@@ -311,10 +317,6 @@ class MaterializerRegistry:
             raise MaterializationError(
                 f"The artifact {files.label} cannot be loaded by {materializer!r}: {type(error).__name__}: {error}"
             ) from error
-
-
-class _Unpicklable(MaterializationError):
-    """Not even pickle takes the value, so nothing that holds it can be pickled either."""
 
 
 def _top(cls: type) -> str:

@@ -32,7 +32,7 @@ class SklearnMaterializer:
     def save(self, value: Any, files: FileWriter) -> Spec:
         """``model.skops`` and MLflow's files. Raises MaterializationError, naming the types, for what is not safe to load."""
         skops = _skops()
-        from .skops_file import canonical, trusted_names
+        from .skops_file import MEMORY_ADDRESSES, canonical, trusted_names
 
         try:
             data = canonical(skops.dumps(value))
@@ -41,7 +41,7 @@ class SklearnMaterializer:
         except Exception as error:  # skops asks the attributes' own __reduce__ and __getstate__, which can raise anything
             raise MaterializationError(f"skops does not take it: {error}") from error
         trusted = trusted_names(data)
-        changed = difference(value, skops.loads(data, trusted=trusted))
+        changed = difference(value, skops.loads(data, trusted=trusted), ignoring=MEMORY_ADDRESSES)
         if changed:
             raise MaterializationError(f"skops would change it at {changed}")
         files.write("model.skops", data)

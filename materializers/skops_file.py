@@ -19,11 +19,14 @@ from typing import Any
 from ..core.errors import MaterializationError
 from .numpy import clean_npy
 
-__all__ = ["canonical", "trusted_names"]
+__all__ = ["MEMORY_ADDRESSES", "canonical", "trusted_names"]
 
 Node = dict[str, Any]
 
 _SCHEMA = "schema.json"
+MEMORY_ADDRESSES = ("_stop_words_id",)
+"""Attributes in which scikit-learn keeps ``id(...)`` of something, to see whether it was checked before: written as None."""
+
 _IDENTITY_FREE = {"JsonNode", "TypeNode", "FunctionNode"}  # whether two of these were one object, no program can rely on
 
 
@@ -48,6 +51,7 @@ def canonical(data: bytes) -> bytes:
         schema = json.loads(source.read(_SCHEMA))
         for node in reversed(list(_nodes(schema))):
             _sort_sets(node)
+            _forget_addresses(node)
         _renumber(schema)
         names: dict[str, str] = {}
         for node in _nodes(schema):
@@ -77,6 +81,13 @@ def _sort_sets(node: Node) -> None:
     elif node["__loader__"] != "SetNode":
         return
     items.sort(key=lambda item: json.dumps({key: part for key, part in item.items() if key != "__id__"}))
+
+
+def _forget_addresses(node: Node) -> None:
+    content = node.get("content")
+    for name in MEMORY_ADDRESSES if isinstance(content, dict) else ():
+        if name in content:
+            content[name]["content"] = "null"
 
 
 def _renumber(schema: Node) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from measure import alternate
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -26,11 +26,12 @@ _IN_FLIGHT = 16
 _SETTLE = 1.0
 """Seconds for the server to write down the last flow's events: a flow that starts meanwhile finds SQLite locked."""
 
-_moments: list[float] = []
+_began: list[float] = []
+_submitted: list[float] = []
 
 
 def bare(given: dict[str, int]) -> dict[str, int]:
-    _moments.append(time.perf_counter())
+    _began.append(time.perf_counter())
     return {"value": given["value"] + 1}
 
 
@@ -51,7 +52,7 @@ def bare_chain() -> None:
 
 @step
 def add(x: int) -> int:
-    _moments.append(time.perf_counter())
+    _began.append(time.perf_counter())
     return x + 1
 
 
@@ -61,14 +62,24 @@ def chain(x: int = 0) -> None:
         x = add(x)
 
 
+def _noting(submit: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        _submitted.append(time.perf_counter())
+        return submit(*args, **kwargs)
+
+    return noted
+
+
 def _per_task(run: Callable[[], object]) -> float:
+    """From the first submission until the last task is running."""
     time.sleep(_SETTLE)
-    _moments.clear()
+    _submitted.clear()
     run()
-    return 1000 * (_moments[-1] - _moments[0]) / _STEPS
+    return 1000 * (_began[-1] - _submitted[0]) / _STEPS
 
 
 def main(rounds: int = 9) -> None:
+    Task.submit = _noting(Task.submit)  # type: ignore[method-assign]  # the one place where both kinds of run begin alike
     runs = {"bare": bare_chain, "quick": partial(chain.run, stack="quick"), "durable": partial(chain.run, stack="durable")}
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         figures = alternate(rounds, *(partial(_per_task, run) for run in runs.values()))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -89,16 +90,12 @@ def test_the_strongest_choice_wins(
         set_active_stack("kept")
     if "env" in said:
         monkeypatch.setenv("TAILRACE_STACK", "env")
-    with use_stack("used") if "used" in said else use_stack_not_at_all():
+    with use_stack("used") if "used" in said else nullcontext():
         stack = resolve_stack("named" if "named" in said else None)
         listed = list_stacks()
     assert stack.name == chosen
     if source != "argument":
         assert (listed.active.name, listed.active.source) == (chosen, source)
-
-
-def use_stack_not_at_all() -> threading.Lock:
-    return threading.Lock()
 
 
 def test_a_blank_variable_chooses_nothing(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +114,7 @@ def test_a_stack_that_does_not_exist_is_an_error_that_says_who_chose_it(
         config.write_text("stacks: {usee: {}}")
     if source == "active_stack":
         config.write_text(FILE.replace("stack: active", "stack: usde"))
-    with use_stack("usde") if source == "use_stack" else use_stack_not_at_all():
+    with use_stack("usde") if source == "use_stack" else nullcontext():
         with pytest.raises(ConfigError, match="Did you mean 'use") as caught:
             resolve_stack("usde" if source == "argument" else None)
     assert source in caught.value.problems[-1].place

@@ -1,0 +1,93 @@
+"""``to_flow`` gives a real Prefect flow: found by its module and variable, with the pipeline's parameters and schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailrace import LocalArtifactStore, StepFailed
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+MODULE = '''
+from typing import Literal
+from tailrace import Metrics, pipeline, step
+from tailrace.adapters.prefect import to_flow
+
+@step
+def score(size: int, mode: str) -> Metrics:
+    """Says how many."""
+    if mode == "bad":
+        raise ValueError("bad mode")
+    return Metrics(size=size)
+
+@pipeline(name="scores/all")
+def scores(size: int = 3, mode: Literal["fast", "slow", "bad"] = "fast"):
+    """What the flow is for."""
+    score(size, mode)
+
+deployed = to_flow(scores, variable="deployed")
+'''
+
+
+@pytest.fixture
+def flow(prefect_server: None, project: Path) -> Any:
+    from prefect.flows import load_flow_from_entrypoint
+
+    (project / "scores.py").write_text(MODULE)
+    return load_flow_from_entrypoint("scores.py:deployed")
+
+
+def test_a_deployment_finds_the_flow_by_its_variable(flow: Any, project: Path) -> None:
+    deployment = flow.to_deployment("nightly")
+    assert deployment.entrypoint.endswith("scores.py:deployed")
+    assert flow.name == "scores-all"
+    assert flow.description == "What the flow is for."
+
+
+def test_the_flow_has_the_schema_and_defaults_of_the_pipeline(flow: Any) -> None:
+    properties = flow.parameters.model_dump()["properties"]
+    assert properties["size"]["type"] == "integer"
+    assert properties["size"]["default"] == 3
+    assert properties["mode"]["enum"] == ["fast", "slow", "bad"]
+    assert set(properties) == {"size", "mode", "run_id", "stack"}
+
+
+def test_a_called_flow_stores_under_the_flow_runs_own_id_unless_it_is_given_one(flow: Any, project: Path) -> None:
+    own = flow(size=5)
+    assert flow(size=5, run_id="mine") == "mine"
+    paths = LocalArtifactStore(project / ".tailrace" / "artifacts").list_artifacts()
+    assert sorted(path.split("/")[2] for path in paths) == sorted([own, "mine"])
+
+
+def test_bad_parameters_are_refused_before_the_run(flow: Any, project: Path) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    with pytest.raises(ParameterTypeError):
+        flow(size="many")
+    assert not (project / ".tailrace").exists()
+
+
+def test_a_failed_step_fails_the_flow_run(flow: Any) -> None:
+    with pytest.raises(StepFailed, match="bad mode"):
+        flow(mode="bad")
+    assert flow(mode="bad", return_state=True).is_failed()
+
+
+def test_step_options_become_task_options() -> None:
+    from tailrace import Pipeline, step
+    from tailrace.adapters.prefect import _task
+
+    @step(retries=2, retry_delay=[1, 5], timeout=30, tags=["cheap"])
+    def careful() -> int:
+        """Says what it does."""
+        return 1
+
+    plan = Pipeline("p").add_step(careful).plan()
+    task = _task(plan, plan.nodes[0])
+    assert (task.name, task.description) == ("careful", "Says what it does.")
+    assert (task.retries, task.retry_delay_seconds, task.timeout_seconds) == (2, [1, 5], 30)
+    assert task.tags == {"cheap"}
+    assert task.persist_result is False
