@@ -37,8 +37,13 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || echo 'Some files of the installed packages are not for this Python; they are not used.'
 	touch $@
 
+# The same run id each time, so that a second demo shows that nothing is registered or tracked twice.
+demo: export PREFECT_HOME = $(CURDIR)/.tailrace/prefect
+demo: export MLFLOW_DISABLE_TELEMETRY = true
 demo: $(STAMP)
-	$(BIN)/tailrace run flows/breast_cancer.py
+	$(BIN)/tailrace run flows/breast_cancer.py --run-id demo
+	$(BIN)/tailrace lineage demo/describe/report
+	$(BIN)/tailrace lineage demo/describe/report --format svg --output .tailrace/lineage.svg
 
 test: $(STAMP)
 	$(BIN)/pytest --ignore=tests/docs $(ARGS)

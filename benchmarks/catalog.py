@@ -1,4 +1,4 @@
-"""The catalog at size: an index of 1,000,000 artifacts of 20,000 runs, asked by id, by digest and for lineages of 1,000."""
+"""The catalog at size: 1,000,000 artifacts of 20,000 runs, asked by id, by digest and for lineages of 1,000."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Self, TypeVar
 
 import orjson
@@ -27,16 +26,16 @@ _ABSENT = object()
 
 
 class Catalog:
-    """What the given stores hold. ``url`` is SQLAlchemy's, for example ``sqlite:////home/me/project/.tailrace/catalog.db``.
+    """What the given stores hold. ``url`` is SQLAlchemy's: ``sqlite:///.tailrace/catalog.db``.
 
     ``stores["default"]`` has the records of the runs; artifacts may be in any of the stores. The index is made on the
-    first use and filled from the stores; from then on it is as old as the last :meth:`sync`. An index that is damaged, or of
-    another version, is made anew with a warning in the log ``tailrace.catalog``. What the same database holds for other
-    sets of stores is neither shown nor touched.
+    first use and filled from the stores; from then on it is as old as the last :meth:`sync`. An index that is damaged,
+    or of another version, is made anew with a warning in the log ``tailrace.catalog``. What the same database holds for
+    other sets of stores is neither shown nor touched.
 
-    An artifact's *key* is its id, the beginning of its id, its URI, the digest of its content (then the newest of
-    those that hold it is meant) or ``run_id/step/output``, for a mapped step ``run_id/step/output/index``. Where nothing
-    or too much answers to a key, :class:`~tailrace.ArtifactNotFound` or :class:`~tailrace.AmbiguousName` says what is near.
+    An artifact's *key* is its id, the beginning of its id, its URI, the digest of its content (then the newest of those
+    that hold it is meant) or ``run_id/step/output``, for a mapped step ``run_id/step/output/index``. A key to which
+    nothing or too much answers is an :class:`~tailrace.ArtifactNotFound` or :class:`~tailrace.AmbiguousName`.
     """
 
     def __init__(self, url: str | URL, stores: Mapping[str, ArtifactStore]) -> None:
@@ -56,16 +55,16 @@ class Catalog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- following the stores -------------------------------------------------------------------------------------------
+    # --- following the stores ----------------------------------------------------------------------------------------
 
     def sync(self, *, walk: bool = True) -> SyncReport:
         """Bring the index up to date: see :mod:`tailrace.catalog.sync` for what is looked at, and what is not.
 
-        ``walk=False`` looks at runs only, not for what was saved or deleted by hand. Records and manifests that cannot be
-        read are in the report's ``problems``. Raises what a store raises that cannot be reached.
+        ``walk=False`` looks at runs only, not for what was saved or deleted by hand. Records and manifests that cannot
+        be read are in the report's ``problems``. Raises what a store raises that cannot be reached.
         """
         near = [name for name, store in self.stores.items() if store.scheme in NEAR]
         return self._guard(lambda: self._sync((near if walk else []) if self._filled() else self.stores))
@@ -75,10 +74,11 @@ class Catalog:
         return self._guard(self._rebuild)
 
     def _rebuild(self) -> SyncReport:
+        number = self._scope  # now: a new index makes it, in a transaction of its own
         with self._database.writing() as connection:
-            connection.execute(update(scope).where(scope.c.id == self._scope).values(synced=""))
+            connection.execute(update(scope).where(scope.c.id == number).values(synced=""))
             for table in (artifact, parent, run, task, usage):
-                connection.execute(delete(table).where(table.c.scope == self._scope))
+                connection.execute(delete(table).where(table.c.scope == number))
         return self._sync(self.stores)
 
     def _filled(self) -> bool:
@@ -129,10 +129,14 @@ class Catalog:
 
         return self._guard(ask)
 
-    # --- runs -----------------------------------------------------------------------------------------------------------
+    # --- runs --------------------------------------------------------------------------------------------------------
 
     def runs(
-        self, project: str | None = None, pipeline: str | None = None, state: str | None = None, limit: int | None = None
+        self,
+        project: str | None = None,
+        pipeline: str | None = None,
+        state: str | None = None,
+        limit: int | None = None,
     ) -> list[RunRow]:
         """The runs, newest first. ``state`` is ``running``, ``completed``, ``failed`` or ``cancelled``."""
         wanted = {"project": project, "pipeline": pipeline, "state": state}
@@ -154,13 +158,14 @@ class Catalog:
         params = {name: (asked_a.get(name), asked_b.get(name)) for name in differing}
         made_a, made_b = (self._by_output(run_id) for run_id in (run_a, run_b))
         places = sorted({*made_a, *made_b}, key=lambda place: (*place[:2], -1 if place[2] is None else place[2]))
-        return RunComparison(run_a, run_b, params, tuple(_change(place, made_a.get(place), made_b.get(place)) for place in places))
+        changes = tuple(_change(place, made_a.get(place), made_b.get(place)) for place in places)
+        return RunComparison(run_a, run_b, params, changes)
 
     def _by_output(self, run_id: str) -> dict[tuple[str, str, int | None], ArtifactRow]:
         oldest_first = reversed(self.artifacts(run_id=run_id))
         return {(made.step, made.output, made.map_index): made for made in oldest_first}
 
-    # --- artifacts ------------------------------------------------------------------------------------------------------
+    # --- artifacts ---------------------------------------------------------------------------------------------------
 
     def artifacts(
         self,

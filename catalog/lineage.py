@@ -58,7 +58,8 @@ class LineageNode:
     def order(self) -> tuple[Any, ...]:
         """What nodes are sorted by: as far as possible nothing that differs between two runs of one pipeline."""
         index = -1 if self.map_index is None else self.map_index
-        return (self.missing, self.project, self.pipeline, self.step, self.output, index, self.name, self.digest, self.created, self.id)
+        made = (self.missing, self.project, self.pipeline, self.step, self.output, index)
+        return (*made, self.name, self.digest, self.created, self.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class LineageGraph:
         return "  ".join(part for part in parts if part)
 
     def to_mermaid(self) -> str:
-        """A Mermaid flowchart: a box per artifact, an arrow per step; a frame around each run where there are several."""
+        """A Mermaid flowchart: a box per artifact, an arrow per step; of several runs, each in a frame."""
         names = {node.id: f"n{index}" for index, node in enumerate(self.nodes, 1)}
         lines = ["flowchart LR"]
         frames = self.runs if len(self.runs) > 1 else ()

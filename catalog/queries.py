@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 from urllib.parse import unquote
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, String, cast, func, literal, select, union
+from sqlalchemy import ColumnElement, Connection, Select, String, cast, func, literal, select, union
 
 from ..core.errors import AmbiguousName, ArtifactNotFound, RunNotFound
 from ..core.results import TaskRecord
@@ -24,16 +24,17 @@ Where = ColumnElement[bool]
 _SHOWN = 10  # candidates that an error lists
 _MANY = 1000  # candidates, and names that are compared with one that is not found
 
+_COUNTED = literal("v").concat(cast(artifact.c.ordinal, String))
 _DERIVED = {
-    "version": func.coalesce(artifact.c.version, literal("v").concat(cast(artifact.c.ordinal, String))).label("version"),
+    "version": func.coalesce(artifact.c.version, _COUNTED).label("version"),
     "map_index": func.nullif(artifact.c.item, -1).label("map_index"),
 }
 
 
 def _columns(row: type) -> list[ColumnElement[Any]]:
     """The columns of a row's fields, in their order."""
-    names = (item.name for item in fields(row))
-    return [_DERIVED[name] if name in _DERIVED else artifact.c[name] for name in names if name in {*_DERIVED, *artifact.c.keys()}]
+    known = {**artifact.c, **_DERIVED}
+    return [known[item.name] for item in fields(row) if item.name in known]
 
 
 _ARTIFACT = _columns(ArtifactRow)
@@ -42,7 +43,7 @@ _NEWEST = (artifact.c.created.desc(), artifact.c.id.desc(), artifact.c.uri.desc(
 
 
 class Reader:
-    """Answers from one connection about the stores of one scope. :class:`~tailrace.catalog.index.Catalog` describes them."""
+    """Answers about the stores of one scope; :class:`~tailrace.catalog.index.Catalog` describes them."""
 
     def __init__(self, connection: Connection, scope_id: int) -> None:
         self.connection = connection
@@ -52,7 +53,7 @@ class Reader:
         """Whether the scope has been filled from its stores."""
         return bool(self.connection.scalar(select(scope.c.synced).where(scope.c.id == self.scope)))
 
-    # --- runs -----------------------------------------------------------------------------------------------------------
+    # --- runs --------------------------------------------------------------------------------------------------------
 
     def runs(self, *where: Where, limit: int | None = None) -> list[RunRow]:
         """The runs for which the conditions hold, newest first."""
@@ -83,7 +84,7 @@ class Reader:
     def _of(self, table: Any, of: RunRow) -> tuple[Where, ...]:
         return table.c.scope == self.scope, table.c.project == of.project, table.c.run_id == of.run_id
 
-    # --- artifacts ------------------------------------------------------------------------------------------------------
+    # --- artifacts ---------------------------------------------------------------------------------------------------
 
     def artifacts(self, *where: Where, limit: int | None = None) -> list[ArtifactRow]:
         """The artifacts for which the conditions hold, newest first."""
@@ -120,18 +121,21 @@ class Reader:
     def _by_prefix(self, key: str) -> list[ArtifactRow]:
         if not re.fullmatch(r"[0-9a-f]+", key):
             return []
-        after = key[:-1] + ("a" if key[-1] == "9" else chr(ord(key[-1]) + 1))  # the first text that sorts behind all of them
+        next_digit = "a" if key[-1] == "9" else chr(ord(key[-1]) + 1)
+        after = key[:-1] + next_digit  # the first text that sorts behind all that begin so
         return self.artifacts(artifact.c.id >= key, artifact.c.id < after, limit=_MANY)
 
     def related(self, key: str, *, up: bool) -> list[ArtifactRow]:
         """The parents, or the children, that are in the index."""
         here, there = (parent.c.child_id, parent.c.parent_id) if up else (parent.c.parent_id, parent.c.child_id)
-        return self.artifacts(artifact.c.id.in_(select(there).where(parent.c.scope == self.scope, here == self.artifact(key).id)))
+        ids = select(there).where(parent.c.scope == self.scope, here == self.artifact(key).id)
+        return self.artifacts(artifact.c.id.in_(ids))
 
     def consumers(self, key: str) -> list[Consumer]:
         """The tasks that took an artifact as an input."""
         same = (run.c.scope == usage.c.scope) & (run.c.project == usage.c.project) & (run.c.run_id == usage.c.run_id)
-        columns = (run.c.run_id, run.c.project, run.c.pipeline, usage.c.step, func.nullif(usage.c.item, -1), usage.c.input)
+        item = func.nullif(usage.c.item, -1)
+        columns = (run.c.run_id, run.c.project, run.c.pipeline, usage.c.step, item, usage.c.input)
         where = (usage.c.scope == self.scope, usage.c.artifact_id == self.artifact(key).id)
         order = (run.c.started, run.c.project, run.c.run_id, usage.c.step, usage.c.item, usage.c.input)
         query = select(*columns).join(run, same).where(*where).order_by(*order)
@@ -154,7 +158,7 @@ class Reader:
             return f" Did you mean {' or '.join(map(repr, near))}? `{command}` shows what there is."
         return f" `{command}` shows what there is."
 
-    # --- lineage --------------------------------------------------------------------------------------------------------
+    # --- lineage -----------------------------------------------------------------------------------------------------
 
     def lineage(self, key: str, *, up: bool, down: bool, depth: int | None) -> LineageGraph:
         """The graph around an artifact."""
@@ -163,7 +167,8 @@ class Reader:
         ways = [(parent.c.child_id, parent.c.parent_id)] * up + [(parent.c.parent_id, parent.c.child_id)] * down
         ids = union(*starts, *(self._reached(focus, here, there, depth) for here, there in ways)).cte("ids")
         same = (artifact.c.scope == self.scope) & (artifact.c.id == ids.c.id)
-        nodes = select(ids.c.id, *_NODE).outerjoin_from(ids, artifact, same).order_by(artifact.c.created, artifact.c.uri)
+        oldest = (artifact.c.created, artifact.c.uri)  # of one id in several places, the newest counts
+        nodes = select(ids.c.id, *_NODE).outerjoin_from(ids, artifact, same).order_by(*oldest)
         columns = (parent.c.parent_id, parent.c.child_id, parent.c.parent_uri, parent.c.parent_digest, parent.c.input)
         of = (parent.c.scope == self.scope) & (parent.c.child_id == ids.c.id)
         links = select(*columns).join_from(ids, parent, of)
@@ -188,7 +193,7 @@ class Reader:
         return select(reached.union(further).c.id)
 
 
-def _artifact(row: Row[Any]) -> ArtifactRow:
+def _artifact(row: Any) -> ArtifactRow:
     return ArtifactRow(**row._mapping, kind=row.tags.get("kind", ""))
 
 
@@ -199,9 +204,9 @@ def _place(row: ArtifactRow) -> str:
     return f"{row.run_id}/{row.step}/{row.output}{index}"
 
 
-def _graph(focus: str, rows: Sequence[Row[Any]], links: Sequence[Row[Any]]) -> LineageGraph:
+def _graph(focus: str, rows: Iterable[Any], links: Iterable[Any]) -> LineageGraph:
     """The graph of the nodes (those without a row are missing) and of the links between them."""
-    nodes = {id: LineageNode(*node) if node[0] is not None else None for id, *node in rows}
+    nodes = {row[0]: LineageNode(*row[1:]) if row.uri is not None else None for row in rows}
     inputs: dict[tuple[str, str], list[str]] = {}
     places: dict[str, tuple[str, str]] = {}
     replaced: set[tuple[str, str]] = set()
@@ -214,12 +219,12 @@ def _graph(focus: str, rows: Sequence[Row[Any]], links: Sequence[Row[Any]]) -> L
             places[parent_id] = max((uri, digest), places.get(parent_id, ("", "")))
         elif digest not in ("", node.digest):
             replaced.add((parent_id, child_id))
-    found = {id: node or _missing(id, *places.get(id, ("", ""))) for id, node in nodes.items()}
+    found = {name: node or _missing(name, *places.get(name, ("", ""))) for name, node in nodes.items()}
     edges = []
-    for (parent_id, child_id), names in inputs.items():
-        child = found[child_id]
+    for pair, names in inputs.items():
+        child = found[pair[1]]
         shown = names[0] if len(names) == 1 else ", ".join(sorted({*names} - {""}))
-        edges.append(LineageEdge(parent_id, child_id, child.step, child.run_id, shown, (parent_id, child_id) in replaced))
+        edges.append(LineageEdge(*pair, child.step, child.run_id, shown, pair in replaced))
     return LineageGraph.of(focus, found.values(), edges)
 
 

@@ -91,10 +91,10 @@ class RunDetail(_Row):
 
     def to_dict(self) -> dict[str, Any]:
         """The run's row, with ``plan_version``, ``params`` and the list ``tasks``; their outputs are artifact ids."""
-        tasks = [
-            {**task.to_dict(), "outputs": {name: ref.id for name, ref in task.outputs.items()}, "extra": [ref.id for ref in task.extra]}
-            for task in self.tasks
-        ]
+        tasks = []
+        for task in self.tasks:
+            outputs = {name: ref.id for name, ref in task.outputs.items()}
+            tasks.append({**task.to_dict(), "outputs": outputs, "extra": [ref.id for ref in task.extra]})
         return {**self.run.to_dict(), "plan_version": self.plan_version, "params": dict(self.params), "tasks": tasks}
 
 

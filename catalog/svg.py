@@ -1,8 +1,9 @@
-"""A lineage graph as a picture: columns by generation, edges led around the boxes (after Sugiyama, Tagawa and Toda, 1981).
+"""A lineage graph as a picture: columns by generation, edges led around the boxes.
 
-An edge over several columns passes each in a slot of its own, which it shares with the other edges of its parent. The
-order in a column follows the neighbours' mean place; the heights are the nearest to the neighbours' mean that leave no
-two boxes overlapping (isotonic regression).
+After Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures" (1981): an edge
+over several columns passes each in a slot of its own, which it shares with the other edges of its parent; the order in
+a column follows the mean place of the neighbours. The heights are the nearest to the neighbours' mean that leave no two
+boxes overlapping (isotonic regression).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,14 +56,15 @@ def draw(graph: LineageGraph) -> str:
     wide = left[-1] + _WIDTH + _MARGIN
     high = round(max(middle.values()) + height / 2 + _MARGIN)
     focus = next(node for node in graph.nodes if node.id == graph.focus)
+    size = f'width="{wide}" height="{high}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" role="img">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {wide} {high}" role="img">',
         f"<title>Lineage of {_text(focus.name)}</title>",
         f"<style>{_STYLE}</style>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path d="M0 0L8 4L0 8z" fill="#94a3b8"/></marker>'
-        f'<clipPath id="inside"><rect x="-2" y="-2" width="{_WIDTH + 4}" height="{height + 4}"/></clipPath></defs>',
-        f'<rect width="{wide}" height="{high}" fill="#fff"/>',
+        '<marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">',
+        '<path d="M0 0L8 4L0 8z" fill="#94a3b8"/></marker>',
+        f'<clipPath id="inside"><rect x="-2" y="-2" width="{_WIDTH + 4}" height="{height + 4}"/></clipPath>',
+        f'<rect {size} fill="#fff"/>',
     ]
     for edge, line in zip(graph.edges, lines, strict=True):
         style = "edge replaced" if edge.replaced else "edge"
@@ -71,7 +74,7 @@ def draw(graph: LineageGraph) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-# --- where things are -----------------------------------------------------------------------------------------------------
+# --- where things are -----------------------------------------------------------------------------------------------
 
 
 def _columns(graph: LineageGraph) -> dict[str, int]:
@@ -129,7 +132,7 @@ def _middles(
 def _apart(wanted: Sequence[float], slots: Sequence[Slot], room: Mapping[Slot, float]) -> Iterator[tuple[Slot, float]]:
     """The heights nearest to those that are wanted that keep the order and the room of each."""
     offsets = [0.0]
-    for above, below in zip(slots, slots[1:], strict=False):
+    for above, below in pairwise(slots):
         offsets.append(offsets[-1] + (room[above] + room[below]) / 2)
     pools: list[tuple[float, int]] = []  # sum and count of neighbours that would overlap, which move together
     for height, offset in zip(wanted, offsets, strict=False):
@@ -145,7 +148,7 @@ def _apart(wanted: Sequence[float], slots: Sequence[Slot], room: Mapping[Slot, f
 def _lefts(lines: Iterable[Sequence[Slot]], middle: Mapping[Slot, float], last: int) -> list[int]:
     """Where each column begins: further from the one before it where edges between them are steep."""
     steep = [0.0] * (last + 1)
-    for one, other in (pair for line in lines for pair in zip(line, line[1:], strict=False)):
+    for one, other in (pair for line in lines for pair in pairwise(line)):
         steep[other[1]] = max(steep[other[1]], abs(middle[one] - middle[other]))
     left = [_MARGIN]
     for height in steep[1:]:
@@ -156,7 +159,7 @@ def _lefts(lines: Iterable[Sequence[Slot]], middle: Mapping[Slot, float], last: 
 def _neighbours(lines: Iterable[Sequence[Slot]]) -> tuple[dict[Slot, list[Slot]], dict[Slot, list[Slot]]]:
     before: dict[Slot, list[Slot]] = {}
     after: dict[Slot, list[Slot]] = {}
-    for one, other in dict.fromkeys(pair for line in lines for pair in zip(line, line[1:], strict=False)):
+    for one, other in dict.fromkeys(pair for line in lines for pair in pairwise(line)):
         after.setdefault(one, []).append(other)
         before.setdefault(other, []).append(one)
     return before, after
@@ -166,13 +169,13 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-# --- how they look --------------------------------------------------------------------------------------------------------
+# --- how they look --------------------------------------------------------------------------------------------------
 
 
 def _path(line: Sequence[Slot], middle: Mapping[Slot, float], left: Sequence[int]) -> str:
     """From the right of the parent's box, through the slots between, to the left of the child's."""
     parts = [f"M{left[line[0][1]] + _WIDTH} {middle[line[0]]}"]
-    for one, other in zip(line, line[1:], strict=False):
+    for one, other in pairwise(line):
         start, end = left[one[1]] + _WIDTH, left[other[1]]
         half = (start + end) / 2
         parts.append(f"C{half} {middle[one]} {half} {middle[other]} {end} {middle[other]}")
@@ -185,7 +188,8 @@ def _box(node: LineageNode, graph: LineageGraph, left: float, top: float, height
     style = "box missing" if node.missing else "box focus" if node.id == graph.focus else "box"
     colour = "#cbd5e1" if node.missing else _COLOURS.get(node.kind, "#64748b")
     about = " · ".join(part for part in (node.about, node.short_digest) if part)
-    texts = [("step", node.task or ("saved by hand" if not node.missing else "")), ("name", node.name), ("about", about)]
+    maker = node.task or ("" if node.missing else "saved by hand")
+    texts = [("step", maker), ("name", node.name), ("about", about)]
     if len(graph.runs) > 1:
         texts.append(("about", f"run {node.run_id}" if node.run_id else ""))
     yield f'<g transform="translate({left} {top:.1f})" clip-path="url(#inside)">'

@@ -5,9 +5,10 @@ What is looked at:
 * One small file per run says how it ended. A run whose end is the one that was indexed is done with; a run that was
   started again under its id has another end, or none. A run without an end is read again each time.
 * Of a run that is read, only those manifests are opened that its tasks' references say are new.
-* A store that is *walked* is listed as a whole, so that artifacts saved by hand appear, deleted ones disappear, and those
-  saved by hand are compared. Every sync walks the stores of this machine (half a second for 10,000 artifacts); others,
-  where a listing is slow and costs money, are walked by a rebuild. So is a run's manifest that was replaced by hand.
+* A store that is *walked* is listed as a whole, so that artifacts saved by hand appear, deleted ones disappear, and
+  those saved by hand are compared. Every sync walks the stores of this machine (half a second for 10,000 artifacts);
+  the others, where a listing is slow and costs money, are walked by the first sync and by a rebuild. A manifest of a
+  run that was replaced by hand is noticed by a rebuild only.
 
 The stores are read before the index is written, a batch at a time, and each batch leaves the index whole. Two processes
 may do this at once: they write the same.
@@ -41,6 +42,7 @@ NEAR = frozenset({"file", "memory"})
 """The schemes of the stores that every sync walks."""
 
 _BATCH = 2000  # manifests in memory, and in one transaction
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what JSON that is damaged, or not ours, raises
 _READERS = 16  # concurrent reads from a store that is not near
 
 
@@ -67,7 +69,9 @@ class _Batch:
 class Sync:
     """One pass over the stores of a scope; those named in ``walk`` are listed as a whole."""
 
-    def __init__(self, database: Database, scope_id: int, stores: Mapping[str, ArtifactStore], walk: Collection[str]) -> None:
+    def __init__(
+        self, database: Database, scope_id: int, stores: Mapping[str, ArtifactStore], walk: Collection[str]
+    ) -> None:
         self.database = database
         self.scope = scope_id
         self.stores = stores
@@ -76,7 +80,7 @@ class Sync:
         self.runs = self.artifacts = self.removed = 0
 
     def run(self) -> SyncReport:
-        """Bring the index up to date and say what that took. What cannot be read is reported, and is not in the index."""
+        """Bring the index up to date and say what that took. What cannot be read is reported."""
         begin = time.perf_counter()
         for batch in self._run_batches():
             self._write(batch)
@@ -89,7 +93,7 @@ class Sync:
         seconds = time.perf_counter() - begin
         return SyncReport(self.runs, self.artifacts, self.removed, seconds, tuple(self.problems))
 
-    # --- what to look at ------------------------------------------------------------------------------------------------
+    # --- what to look at ---------------------------------------------------------------------------------------------
 
     def _run_batches(self) -> Iterator[_Batch]:
         with self.database.reading() as connection:
@@ -98,8 +102,8 @@ class Sync:
         store = self.stores["default"]
         try:
             journals = sorted(find_runs(store), key=lambda journal: journal.started)  # so that versions count upwards
-        except (ValueError, KeyError, TypeError) as error:
-            self.problems.append(f"The runs of {store.root_uri} cannot be listed, so none is brought up to date: {error!r}")
+        except _UNREADABLE as error:
+            self.problems.append(f"The runs of {store.root_uri} cannot be listed, so none is up to date: {error!r}")
             return
         gone = set(indexed)
         batch = _Batch()
@@ -108,9 +112,9 @@ class Sync:
             try:
                 if self._add_run(batch, journal, indexed):
                     gone.discard(key)
-            except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            except (*_UNREADABLE, FileNotFoundError) as error:
                 gone.discard(key)
-                self.problems.append(f"The records of run {journal.run_id!r} in {journal.folder!r} cannot be read: {error!r}")
+                self.problems.append(f"The records of run {journal.run_id!r} cannot be read: {error!r}")
             if len(batch.runs) + len(batch.places) >= _BATCH:
                 yield batch
                 batch = _Batch()
@@ -168,7 +172,7 @@ class Sync:
             places = dict.fromkeys(look_at[start : start + _BATCH], name)
             yield _Batch(places=places, known={uri: indexed[uri][1] for uri in places if uri in indexed})
 
-    # --- reading and writing --------------------------------------------------------------------------------------------
+    # --- reading and writing -----------------------------------------------------------------------------------------
 
     def _write(self, batch: _Batch) -> None:
         found, gone = self._read(batch)
@@ -195,7 +199,7 @@ class Sync:
                 continue
             try:
                 found.append(Found(batch.places[uri], uri, digest, Manifest.from_dict(orjson.loads(data))))
-            except (ValueError, KeyError, TypeError) as error:
+            except _UNREADABLE as error:
                 self.problems.append(f"The manifest of {uri!r} cannot be read: {error!r}")
                 gone.append(uri)
         return found, gone
@@ -221,14 +225,13 @@ class Sync:
             return None
 
 
-def write_artifacts(connection: Connection, scope_id: int, found: Iterable[Found], gone: Iterable[str] = ()) -> int:
+def write_artifacts(connection: Connection, scope_id: int, found: Sequence[Found], gone: Sequence[str] = ()) -> int:
     """Put manifests into the index, in place of what it has at their URIs, and take out what is gone.
 
     Returns how many were taken out. Part of the caller's transaction, of which there may be one at a time.
     """
     new = [_artifact_row(scope_id, item) for item in found]
-    left = list(gone)
-    places = [row["uri"] for row in new] + left
+    places = [*(row["uri"] for row in new), *gone]
     series = (artifact.c.project, artifact.c.name, artifact.c.item)
     named = select(artifact.c.uri, artifact.c.created, *series).where(artifact.c.scope == scope_id)
     old = [
@@ -241,13 +244,13 @@ def write_artifacts(connection: Connection, scope_id: int, found: Iterable[Found
     _insert(connection, artifact, new)
     _insert(connection, parent, [row for item in found for row in _parent_rows(scope_id, item)])
     earliest: dict[tuple[Any, ...], str] = {}
-    for row in [*(row._mapping for row in old), *new]:
-        key = tuple(row[column.name] for column in series)
-        earliest[key] = min(row["created"], earliest.get(key, row["created"]))
+    for touched in [*(row._asdict() for row in old), *new]:
+        key = tuple(touched[column.name] for column in series)
+        earliest[key] = min(touched["created"], earliest.get(key, touched["created"]))
     for key, created in earliest.items():
         same = (artifact.c.scope == scope_id, *(column == value for column, value in zip(series, key, strict=True)))
         _count(connection, same, created)
-    absent = set(left)
+    absent = set(gone)
     return sum(row.uri in absent for row in old)
 
 
@@ -291,7 +294,7 @@ def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) ->
         connection.execute(insert(table), rows)
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 def _artifact_row(scope_id: int, found: Found) -> dict[str, Any]:
@@ -357,7 +360,8 @@ def _run_values(record: RunRecord, end: RunEnd | None, tasks: list[TaskRecord]) 
 
 
 def _task_values(done: TaskRecord, places: Mapping[str, int]) -> dict[str, Any]:
-    return {"step": done.step, "item": _item(done.map_index), "position": places.get(done.step, len(places)), "record": done.to_dict()}
+    position = places.get(done.step, len(places))
+    return {"step": done.step, "item": _item(done.map_index), "position": position, "record": done.to_dict()}
 
 
 def _usages(done: TaskRecord) -> Iterator[dict[str, Any]]:

@@ -45,7 +45,8 @@ def ls(
     from .catalog import opened
     from .show import listing
 
-    rows = opened(stack, config).artifacts(run_id=run, name=name, type=type, step=step, limit=limit)
+    with opened(stack, config) as catalog:
+        rows = catalog.artifacts(run_id=run, name=name, type=type, step=step, limit=limit)
     listing([row.to_dict() for row in rows], _COLUMNS, json=json, empty="No artifacts.")
 
 
@@ -55,13 +56,13 @@ def show(artifact: ArtifactId, stack: Stack = None, config: Config = None, json:
     from .catalog import opened
     from .show import console, print_json
 
-    catalog = opened(stack, config)
-    row = catalog.artifact(artifact)
+    with opened(stack, config) as catalog:
+        row = catalog.artifact(artifact)
+        near = {
+            "parents": [parent.to_dict() for parent in catalog.parents(row.id)],
+            "children": [child.to_dict() for child in catalog.children(row.id)],
+        }
     _, manifest = _located(row, stack, config)
-    near = {
-        "parents": [node.to_dict() for node in catalog.parents(row.id)],
-        "children": [node.to_dict() for node in catalog.children(row.id)],
-    }
     if json:
         print_json({**row.to_dict(), "manifest": manifest.to_dict(), **near})
     else:
@@ -135,7 +136,8 @@ def get(
     from .catalog import opened
     from .show import console, size
 
-    row = opened(stack, config).artifact(artifact)
+    with opened(stack, config) as catalog:
+        row = catalog.artifact(artifact)
     store, manifest = _located(row, stack, config)
     single = len(manifest.files) == 1
     suffix = Path(manifest.files[0].path).suffix if single and not Path(row.name).suffix else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,14 +19,15 @@ __all__ = ["app", "opened"]
 app = typer.Typer(no_args_is_help=True, help="The index of what exists, which follows the stores.")
 
 
-def opened(stack: str | None, config: str | None) -> Catalog:
-    """The catalog of a stack, up to date with its stores."""
+@contextmanager
+def opened(stack: str | None, config: str | None) -> Iterator[Catalog]:
+    """The catalog of a stack, up to date with its stores, for the block."""
     from ..routing.catalog import open_catalog
     from ..routing.stacks import resolve_stack
 
-    found = open_catalog(resolve_stack(stack, config=config))
-    _tell(found.sync())
-    return found
+    with open_catalog(resolve_stack(stack, config=config)) as found:
+        _tell(found.sync())
+        yield found
 
 
 def _tell(report: SyncReport) -> None:
@@ -41,8 +44,8 @@ def rebuild(stack: Stack = None, config: Config = None) -> None:
     from ..routing.stacks import resolve_stack
     from .show import console, duration
 
-    found = open_catalog(resolve_stack(stack, config=config))
-    report = found.rebuild()
+    with open_catalog(resolve_stack(stack, config=config)) as found:
+        report = found.rebuild()
     _tell(report)
     console().print(f"{report.runs} runs and {report.artifacts} artifacts in {duration(report.seconds)}")
 
@@ -52,7 +55,8 @@ def stats(stack: Stack = None, config: Config = None, json: AsJson = False) -> N
     """Count what there is, and its bytes."""
     from .show import console, lines, print_json, size
 
-    found = opened(stack, config).stats().to_dict()
+    with opened(stack, config) as catalog:
+        found = catalog.stats().to_dict()
     if json:
         print_json(found)
         return

@@ -38,7 +38,8 @@ def lineage(
     from .catalog import opened
     from .show import console
 
-    graph = opened(stack, config).lineage(artifact, up=up or not down, down=down or not up, depth=depth)
+    with opened(stack, config) as catalog:
+        graph = catalog.lineage(artifact, up=up or not down, down=down or not up, depth=depth)
     text: str = getattr(graph, f"to_{format.value}")()
     if output is None:
         print(text.rstrip("\n"))

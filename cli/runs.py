@@ -43,7 +43,8 @@ def ls(
     from .catalog import opened
     from .show import listing
 
-    rows = opened(stack, config).runs(pipeline=pipeline, state=state, limit=limit)
+    with opened(stack, config) as catalog:
+        rows = catalog.runs(pipeline=pipeline, state=state, limit=limit)
     listing([row.to_dict() for row in rows], _COLUMNS, json=json, empty="No runs.")
 
 
@@ -53,7 +54,8 @@ def show(run: RunId, stack: Stack = None, config: Config = None, json: AsJson = 
     from .catalog import opened
     from .show import console, print_json
 
-    detail = opened(stack, config).run(run)
+    with opened(stack, config) as catalog:
+        detail = catalog.run(run)
     if json:
         print_json(detail.to_dict())
         return
@@ -146,7 +148,8 @@ def diff(
     from .catalog import opened
     from .show import console, print_json, table
 
-    found = opened(stack, config).compare(a, b)
+    with opened(stack, config) as catalog:
+        found = catalog.compare(a, b)
     if json:
         print_json(found.to_dict())
         return

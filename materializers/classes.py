@@ -47,7 +47,9 @@ def _find(module: str, name: str) -> Any:
 def _reference(encoder: Encoder, value: Any) -> str:
     cls = type(value)
     if "<locals>" in cls.__qualname__:
-        raise encoder.refuse(value, "a class made inside a function, which cannot be found again; move it to the top of its module")
+        raise encoder.refuse(
+            value, "a class made inside a function, which cannot be found again; move it to the top of its module"
+        )
     if _find(cls.__module__, cls.__qualname__) is not cls:
         raise encoder.refuse(value, f"but {cls.__module__} has another {cls.__qualname__} now, or none")
     return f"{cls.__module__}:{cls.__qualname__}"
@@ -99,7 +101,9 @@ def _make_enum(decoder: Decoder, cls: Any, node: Any) -> Any:
     if node.get("combined"):
         return cls(decoder.decode(node["v"]))
     if node["v"] not in cls.__members__:
-        raise MaterializationError(f"the stored value is {node['v']!r} of the enum {node['class']!r}, which has no such member now")
+        raise MaterializationError(
+            f"the stored value is {node['v']!r} of the enum {node['class']!r}, which has no such member now"
+        )
     return cls[node["v"]]
 
 
@@ -143,7 +147,7 @@ def _is_transparent(base: type) -> bool:
 
 
 def _dataclass(encoder: Encoder, value: Any) -> Any:
-    state = object.__getstate__(value)  # type: ignore[attr-defined]  # of Python 3.11; not a method of the class's own
+    state = object.__getstate__(value)  # not one of the class's own
     attributes, slots = state if isinstance(state, tuple) else (state, None)
     attributes = attributes or {}
     fields = [field.name for field in dataclasses.fields(value) if field.name in attributes]

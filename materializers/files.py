@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from blake3 import blake3
 
@@ -157,8 +157,8 @@ class FileWriter:
         full, target = self._place(name)
         with open(target, "xb") as raw:
             tee = _HashingFile(raw)
-            with io.BufferedWriter(tee, buffer_size=1 << 20) as buffered:
-                yield buffered  # type: ignore[misc]  # BufferedWriter is a BinaryIO in all but name
+            with io.BufferedWriter(cast("io.RawIOBase", tee), buffer_size=1 << 20) as buffered:
+                yield cast("BinaryIO", buffered)
                 buffered.flush()
                 raw.flush()
                 if self.durable:

@@ -1,18 +1,18 @@
 """Whether two objects are the same in every way that a program can tell, and if not, where they first differ.
 
-``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for nothing.
-Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and which of two C types
-of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no value.
+``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for
+nothing. Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and which
+of two C types of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no value.
 """
 
 from __future__ import annotations
 
 import struct
 import types
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-from .tagged import type_name
+from ..core.typenames import type_name
 
 __all__ = ["difference"]
 
@@ -47,11 +47,12 @@ class _Comparison:
         self._seen[id(one), id(other)] = (one, other)
         return self._of_kind(one)(one, other, at)
 
-    def _of_kind(self, one: Any) -> Any:
+    def _of_kind(self, one: Any) -> Callable[[Any, Any, str], str | None]:
         for base in type(one).__mro__:
             known = _KINDS.get(f"{base.__module__.partition('.')[0]}.{base.__qualname__}")
             if known:
-                return getattr(self, known)
+                found: Callable[[Any, Any, str], str | None] = getattr(self, known)
+                return found
         return self._objects
 
     def parts(self, parts: Iterable[tuple[str, Any, Any]]) -> str | None:
@@ -70,7 +71,9 @@ class _Comparison:
         if keys:
             return keys
         pairs = zip(one.items(), other.values(), strict=True)
-        found = self.parts((f"{at}[{key!r}]", value, again) for (key, value), again in pairs if key not in self._ignoring)
+        found = self.parts(
+            (f"{at}[{key!r}]", value, again) for (key, value), again in pairs if key not in self._ignoring
+        )
         factory = (f"{at} (default)", getattr(one, "default_factory", None), getattr(other, "default_factory", None))
         return found or self.parts([factory]) or self._attributes(one, other, at)
 
@@ -94,8 +97,10 @@ class _Comparison:
             return f"{at or 'value'}: cannot be compared ({error})"
         if isinstance(reduced, str) or isinstance(again, str):
             return None if reduced == again else f"{at or 'value'}: {reduced} is {again}"
-        wholes = [[part if index < 3 else list(part or ()) for index, part in enumerate(whole)] for whole in (reduced, again)]
-        return self._sequences(*wholes, f"{at}.state")
+        wholes = [
+            [part if index < 3 else list(part or ()) for index, part in enumerate(whole)] for whole in (reduced, again)
+        ]
+        return self._sequences(wholes[0], wholes[1], f"{at}.state")
 
     # ---- NumPy
 
@@ -128,7 +133,7 @@ class _Comparison:
     def _sparse_matrices(self, one: Any, other: Any, at: str) -> str | None:
         """Without what SciPy has found out and remembers about their order."""
         states = [{k: v for k, v in vars(matrix).items() if not k.startswith("_has_")} for matrix in (one, other)]
-        return self.between(*states, at)
+        return self.between(states[0], states[1], at)
 
     # ---- pandas
 
@@ -152,8 +157,8 @@ class _Comparison:
         if type(one).__name__ == "MultiIndex":
             names = ("names", "levels", "codes")
             return self.parts((f"{at}.{name}", list(getattr(one, name)), list(getattr(other, name))) for name in names)
-        names = ("start", "stop", "step", "name") if type(one).__name__ == "RangeIndex" else ("name", "freq", "array")
-        return self.parts((f"{at}.{name}", getattr(one, name, None), getattr(other, name, None)) for name in names)
+        parts = ["start", "stop", "step", "name"] if type(one).__name__ == "RangeIndex" else ["name", "freq", "array"]
+        return self.parts((f"{at}.{name}", getattr(one, name, None), getattr(other, name, None)) for name in parts)
 
     def _extension_arrays(self, one: Any, other: Any, at: str) -> str | None:
         import numpy as np

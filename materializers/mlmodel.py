@@ -17,7 +17,14 @@ __all__ = ["write_mlmodel"]
 
 
 def write_mlmodel(
-    files: FileWriter, flavor: str, about: Mapping[str, Any], *, data: str, size: int, packages: Iterable[str], predicts: bool
+    files: FileWriter,
+    flavor: str,
+    about: Mapping[str, Any],
+    *,
+    data: str,
+    size: int,
+    packages: Iterable[str],
+    predicts: bool,
 ) -> None:
     """Write the files for a model whose data is the file ``data`` of ``size`` bytes, with the flavor's own fields.
 

@@ -46,7 +46,9 @@ class NumpyMaterializer:
             _check_view(value, spec["view"])
             return spec
         if type(value) not in (np.ndarray, np.memmap):
-            raise MaterializationError(f"it is a {type(value).__qualname__}, a sub-class of ndarray with more than an array's data")
+            raise MaterializationError(
+                f"it is a {type(value).__qualname__}, a sub-class of ndarray with more than an array's data"
+            )
         return self._save_array(np.asarray(value), files, "data")
 
     def _save_masked(self, value: Any, files: FileWriter) -> Spec:
@@ -133,12 +135,15 @@ def write_npy(files: FileWriter, name: str, array: Array) -> None:
     about = {"descr": np.lib.format.dtype_to_descr(array.dtype), "fortran_order": fortran, "shape": array.shape}
     try:
         np.lib.format.write_array_header_1_0(header, about)
-    except (ValueError, UnicodeEncodeError):  # too long, or names beyond Latin-1: the later formats, by NumPy's own writer
+    except (
+        ValueError,
+        UnicodeEncodeError,
+    ):  # too long, or names beyond Latin-1: the later formats, by NumPy's own writer
         with files.open(name) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the format's version
             np.lib.format.write_array(stream, array, allow_pickle=False)
         return
-    flat = (array.T if fortran else array).ravel()
+    flat: Any = (array.T if fortran else array).ravel()
     files.write(name, header.getvalue(), memoryview(flat.view(np.uint8)) if flat.nbytes else b"")
 
 

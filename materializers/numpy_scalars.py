@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,14 @@ def same_dtype(one: np.dtype[Any], other: np.dtype[Any]) -> bool:
         return False
     if one.subdtype is not None and other.subdtype is not None:
         return same_dtype(one.subdtype[0], other.subdtype[0])
-    fields, others = one.fields or {}, other.fields or {}
-    return all(field[1:] == others[name][1:] and same_dtype(field[0], others[name][0]) for name, field in fields.items())
+    fields, others = _fields(one), _fields(other)
+    return all(
+        field[1:] == others[name][1:] and same_dtype(field[0], others[name][0]) for name, field in fields.items()
+    )
+
+
+def _fields(dtype: np.dtype[Any]) -> Mapping[str, Any]:
+    return dtype.fields or {}
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
@@ -58,20 +65,20 @@ def decode_dtype(node: Any) -> np.dtype[Any]:
     if isinstance(node, str):
         return np.dtype(node)
     if "metadata" in node:
-        return np.dtype(decode_dtype(node["of"]), metadata=decode(node["metadata"]))  # type: ignore[call-overload,no-any-return]
+        return np.dtype(decode_dtype(node["of"]), metadata=decode(node["metadata"]))
     if "ml_dtypes" in node:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, node["ml_dtypes"]))
-    dtype: np.dtype[Any] = np.lib.format.descr_to_dtype(_tuples(node["fields"]))
+        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, node["ml_dtypes"]))
+        return special
+    dtype: Any = np.lib.format.descr_to_dtype(_tuples(node["fields"]))
     if node.get("aligned"):
-        parts = {"names": list(dtype.names or ()), "formats": [], "offsets": [], "itemsize": dtype.itemsize}
-        for name in dtype.names or ():
-            field = (dtype.fields or {})[name]
-            parts["formats"].append(field[0])
-            parts["offsets"].append(field[1])
-        dtype = np.dtype(parts, align=True)  # type: ignore[call-overload]
-    return np.dtype((np.record, dtype)) if node.get("record") else dtype
+        fields = [_fields(dtype)[name] for name in dtype.names]
+        formats, offsets = [field[0] for field in fields], [field[1] for field in fields]
+        layout: Any = {"names": dtype.names, "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
+        dtype = np.dtype(layout, align=True)
+    made: np.dtype[Any] = np.dtype((np.record, dtype)) if node.get("record") else dtype
+    return made
 
 
 def _lists(descr: Any) -> Any:
@@ -97,7 +104,7 @@ def has_gaps(dtype: np.dtype[Any]) -> bool:
         return has_gaps(dtype.subdtype[0])
     if dtype.names is None:
         return dtype.char in "gG" and np.finfo(np.longdouble).nmant == 63  # the 80-bit float in 16 bytes
-    fields = [(dtype.fields or {})[name][0] for name in dtype.names]
+    fields = [_fields(dtype)[name][0] for name in dtype.names]
     return sum(field.itemsize for field in fields) != dtype.itemsize or any(map(has_gaps, fields))
 
 
@@ -133,7 +140,7 @@ def encode_scalar(encoder: Encoder, value: np.generic) -> Any:
         plain = str.__str__(value) if isinstance(value, np.str_) else bytes(value)  # str() drops trailing NULs
         return tag("numpy", encoder.encode(plain), dtype=dtype.kind)
     node = encode_dtype(dtype)
-    if isinstance(node, str) and dtype.kind in _INLINE and dtype.itemsize <= 8 and math.isfinite(value):  # type: ignore[arg-type]
+    if isinstance(node, str) and dtype.kind in _INLINE and dtype.itemsize <= 8 and math.isfinite(value):
         return tag("numpy", value.item(), dtype=node)
     array = np.asarray(value)
     octets = (without_gaps(array) if has_gaps(dtype) else array).tobytes()

@@ -19,13 +19,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
+from ..core.typenames import type_name
 from .arrow import read_ipc, write_ipc
 from .base import Spec
 from .files import FileReader, FileWriter
 from .numpy_scalars import cell
 from .pandas_columns import decode_column, encode_column
 from .pandas_scalars import encode_freq
-from .tagged import decode, dumps, encode, loads, type_name
+from .tagged import decode, dumps, encode, loads
 
 __all__ = ["PandasMaterializer"]
 
@@ -229,13 +230,27 @@ def _column_names(labels: Any) -> list[str]:
 def _parquet_is_exact(kind: pa.DataType) -> bool:
     types = pa.types
     if types.is_dictionary(kind):
-        return types.is_large_string(kind.value_type)
+        return bool(types.is_large_string(kind.value_type))
     if types.is_struct(kind):
         return all(_parquet_is_exact(field.type) for field in kind)
     if types.is_timestamp(kind) or types.is_time32(kind):
-        return kind.unit != "s"
-    same = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string, types.is_binary)
-    more = (types.is_large_binary, types.is_date32, types.is_duration, types.is_time64, types.is_decimal128, types.is_null)
+        return bool(kind.unit != "s")
+    same = (
+        types.is_integer,
+        types.is_floating,
+        types.is_boolean,
+        types.is_string,
+        types.is_large_string,
+        types.is_binary,
+    )
+    more = (
+        types.is_large_binary,
+        types.is_date32,
+        types.is_duration,
+        types.is_time64,
+        types.is_decimal128,
+        types.is_null,
+    )
     return any(is_kind(kind) for is_kind in (*same, *more))
 
 
@@ -272,7 +287,9 @@ class _SheetReader:
         if about["kind"] == "series":
             value: Any = _series(arrays[0], index).rename(decode(about["name"]))
         else:
-            value = pd.DataFrame({place: _column(array, index) for place, array in enumerate(arrays)}, index=index, copy=False)
+            value = pd.DataFrame(
+                {place: _column(array, index) for place, array in enumerate(arrays)}, index=index, copy=False
+            )
             value.columns = self._apart(about["labels"])
         value.attrs = decode(about.get("attrs", {}))
         return value.set_flags(allows_duplicate_labels=False) if "unique_labels" in about else value
@@ -292,9 +309,12 @@ class _SheetReader:
             return pd.MultiIndex(levels=levels, codes=codes, names=names, verify_integrity=False)
         name = decode(spec["name"])
         if "range" in spec:
-            return pd.RangeIndex(*spec["range"], name=name)
+            start, stop, step = spec["range"]
+            return pd.RangeIndex(start, stop, step, name=name)
         if "labels" in spec:
-            array = decode_column(pa.chunked_array([pa.array(spec["labels"], pa.large_string())]), spec["values"], self._apart)
+            array = decode_column(
+                pa.chunked_array([pa.array(spec["labels"], pa.large_string())]), spec["values"], self._apart
+            )
         else:
             array = self._next(spec["values"])
         return _index(spec["class"], array, name, spec.get("freq"))
@@ -319,7 +339,7 @@ def _column(array: Any, index: Any) -> Any:
 
 
 def _index(kind: str, array: Any, name: Any, freq: str | None) -> Any:
-    cls = next(cls for cls in _INDEXES if cls.__name__ == kind)
+    cls: Any = next(cls for cls in _INDEXES if cls.__name__ == kind)
     if cls is pd.Index:
         return pd.Index(array, dtype=array.dtype, name=name, copy=False)
     return cls(array, name=name) if freq is None else cls(array, name=name, freq=freq)

@@ -6,7 +6,7 @@ column of that type; any other becomes text, the tagged JSON of each cell.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,14 +16,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.errors import MaterializationError
+from ..core.typenames import type_name
 from .numpy_scalars import cell
 from .pandas_scalars import encode_period
-from .tagged import decode, dumps, encode, loads, type_name
+from .tagged import decode, dumps, encode, loads
 
 __all__ = ["SaveIndex", "decode_column", "encode_column"]
 
 Spec = dict[str, Any]
-Data = pa.Array | pa.ChunkedArray
+Data = Any  # pa.Array | pa.ChunkedArray, of a library without types
 SaveIndex = Callable[[Any], Spec]
 LoadIndex = Callable[[Mapping[str, Any]], Any]
 
@@ -100,7 +101,7 @@ _CELLS: dict[type, Any] = {
     bool: pa.bool_(),
     int: pa.int64(),
     float: pa.float64(),
-    datetime.date: pa.date32(),
+    dt.date: pa.date32(),
 }
 _MISSING: dict[type, tuple[str, Any]] = {
     type(None): ("None", None),
@@ -164,7 +165,8 @@ def _encode_string(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
 
 
 def _decode_string(data: pa.ChunkedArray, spec: Mapping[str, Any], load_index: LoadIndex) -> Any:
-    return pd.StringDtype(spec["string"], na_value=_MISSING_BY_NAME[spec["missing"]]).__from_arrow__(data)
+    dtype: Any = pd.StringDtype(spec["string"], na_value=_MISSING_BY_NAME[spec["missing"]])
+    return dtype.__from_arrow__(data)
 
 
 def _encode_masked(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
@@ -197,7 +199,8 @@ def _encode_periods(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
 
 
 def _decode_periods(data: pa.ChunkedArray, spec: Mapping[str, Any], load_index: LoadIndex) -> Any:
-    return pd.PeriodIndex.from_ordinals(_to_numpy(data), freq=spec["period"]).array
+    index: Any = pd.PeriodIndex
+    return index.from_ordinals(_to_numpy(data), freq=spec["period"]).array
 
 
 def _encode_intervals(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
@@ -261,7 +264,9 @@ def _encode_arrow(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
 
 def _decode_arrow(data: pa.ChunkedArray, spec: Mapping[str, Any], load_index: LoadIndex) -> Any:
     if str(data.type) != spec["arrow"]:
-        raise MaterializationError(f"a column of {spec['arrow']} came back as {data.type}; is its extension type registered?")
+        raise MaterializationError(
+            f"a column of {spec['arrow']} came back as {data.type}; is its extension type registered?"
+        )
     return pd.arrays.ArrowExtensionArray(data)
 
 

@@ -1,4 +1,4 @@
-"""pandas' scalars as tagged JSON: Timestamp, Timedelta, Period, Interval, NaT and NA, wherever a value or a label can be one."""
+"""pandas' scalars as tagged JSON: Timestamp, Timedelta, Period, Interval, NaT and NA, as values, cells and labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["encode_freq", "encode_period", "encode_scalar", "make"]
 
 
 def encode_freq(freq: Any) -> str:
-    """The name of a frequency. Raises MaterializationError where the name forgets something (holidays, business hours)."""
+    """The name of a frequency. Raises MaterializationError where the name forgets something, such as holidays."""
     name: str = freq.freqstr
     if pd.tseries.frequencies.to_offset(name) != freq:
         raise MaterializationError(f"the frequency {freq!r} is more than its name {name!r} says; set freq to None")
@@ -41,7 +41,7 @@ def encode_scalar(encoder: Encoder, value: Any) -> Any:
     if type(value) is pd.Timedelta:
         return tag("pandas", value.to_timedelta64().view("i8").item(), kind="Timedelta", unit=value.unit)
     if type(value) is pd.Period:
-        return tag("pandas", value.ordinal, kind="Period", freq=encode_period(pd.PeriodDtype(value.freq)))
+        return tag("pandas", value.ordinal, kind="Period", freq=encode_period(pd.PeriodIndex([value]).dtype))
     if type(value) is pd.Interval:
         return tag("pandas", encoder.items((value.left, value.right)), kind="Interval", closed=value.closed)
     raise encoder.refuse(value, "a sub-class of a pandas scalar")
@@ -61,4 +61,5 @@ def make(decoder: Decoder, node: Any) -> Any:
         return pd.Timedelta(np.timedelta64(node["v"], node["unit"]))
     if kind == "Period":
         return pd.Period(ordinal=node["v"], freq=node["freq"])
-    return pd.Interval(*decoder.items(node), closed=node["closed"])
+    left, right = decoder.items(node)
+    return pd.Interval(left, right, closed=node["closed"])

@@ -107,7 +107,7 @@ class PathMaterializer:
 
 def _spec(kind: str, name: str, found: Mapping[str, Any], paths: list[str]) -> Spec:
     """With ``exact`` when the stored files are the whole truth, so that they can be handed out where they are."""
-    more = {key: sorted(found[key]) for key in ("folders", "executable") if found.get(key)}
+    more: dict[str, Any] = {key: sorted(found[key]) for key in ("folders", "executable") if found.get(key)}
     if found.get("links"):
         more["links"] = dict(sorted(found["links"].items()))
     plain = [name, *paths] == [segment(name), *map(_stored, paths)] and not more and paths

@@ -7,12 +7,14 @@ A member that JSON cannot hold (an array, a frame, a model) is saved by its own 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, ClassVar
 
 from ..core.errors import MaterializationError
+from ..core.typenames import type_name
 from .base import LoadMember, SaveMember, Spec
 from .files import FileReader, FileWriter
-from .tagged import TAG, decode, dumps, encode, loads, tag, type_name
+from .tagged import TAG, decode, dumps, encode, loads, tag
 
 __all__ = ["PlainMaterializer"]
 
@@ -29,13 +31,10 @@ class PlainMaterializer:
 
     def save(self, value: Any, files: FileWriter) -> Spec:
         """Without members of other materializers, which are refused here."""
-        return self._save(value, files, None)
+        return self.save_with(value, files, None)
 
-    def save_with(self, value: Any, files: FileWriter, save_member: SaveMember) -> Spec:
+    def save_with(self, value: Any, files: FileWriter, save_member: SaveMember | None) -> Spec:
         """``{"tagged": True}`` when the JSON is more than plain, ``{"bytes": kind}`` for bytes."""
-        return self._save(value, files, save_member)
-
-    def _save(self, value: Any, files: FileWriter, save_member: SaveMember | None) -> Spec:
         if type(value) in (bytes, bytearray):
             files.write("value.bin", value)
             return {"bytes": type(value).__name__}
@@ -54,14 +53,11 @@ class PlainMaterializer:
         return {} if tree is value else {"tagged": True}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
-        """The value; for one without members."""
-        return self._load(files, spec, None)
+        """The value, of one without members."""
+        return self.load_with(files, spec, None)
 
-    def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember) -> Any:
+    def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember | None) -> Any:
         """The value with its members."""
-        return self._load(files, spec, load_member)
-
-    def _load(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember | None) -> Any:
         if "bytes" in spec:
             data = files.read("value.bin")
             return bytearray(data) if spec["bytes"] == "bytearray" else bytes(data)
@@ -77,12 +73,12 @@ class PlainMaterializer:
         return decode(tree, leaf)
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """The length, the first keys, and a short value itself."""
-        about: dict[str, Any] = {}
-        if hasattr(value, "__len__"):
-            about["length"] = len(value)
+        """The length, the first keys, a number itself, the beginning of a text."""
+        if isinstance(value, (list, tuple)):
+            return {"length": len(value)}
         if isinstance(value, dict):
-            about["keys"] = [str(key)[:_SHOWN_TEXT] for key, _ in zip(value, range(_SHOWN_KEYS), strict=False)]
-        if isinstance(value, (bool, int, float)) or (isinstance(value, str) and len(value) <= _SHOWN_TEXT):
-            about["value"] = repr(value) if not isinstance(value, str) else value
-        return about
+            return {"items": len(value), "keys": [str(key)[:_SHOWN_TEXT] for key in islice(value, _SHOWN_KEYS)]}
+        if isinstance(value, str):
+            return {"characters": len(value), "value": value[:_SHOWN_TEXT]}
+        is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64)
+        return {"value": repr(value)} if is_number else {}

@@ -1,8 +1,8 @@
 """Which materializer saves a type, and which loads what is stored; the policy on pickle; saving and loading a value.
 
 Types are known by qualified name, so that no library is imported before a value of its arrives. A name in the table is
-either a class's full name (``"my_package.frames.Frame"``) or its top-level package and class name (``"pandas.DataFrame"``), which
-holds wherever inside the package a release keeps the class.
+either a class's full name (``"my_package.frames.Frame"``) or its top-level package and class name
+(``"pandas.DataFrame"``), which holds wherever inside the package a release keeps the class.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_origin
 from weakref import ref
 
-from ..core.errors import MaterializationError, PickleNotAllowed, TailraceError, did_you_mean
+from ..core.errors import MaterializationError, MissingExtra, PickleNotAllowed, TailraceError, did_you_mean
+from ..core.typenames import type_name
 from .base import Materializer, Spec, Unsavable
 from .files import FileReader, FileWriter
-from .tagged import is_plain, readable, type_name
+from .tagged import is_plain, readable
 
 __all__ = [
     "Choice",
@@ -97,7 +98,9 @@ class MaterializerRegistry:
 
     # ---- registration
 
-    def register(self, kind: type | str, materializer: Materializer | type[Materializer], *, replace: bool = False) -> None:
+    def register(
+        self, kind: type | str, materializer: Materializer | type[Materializer], *, replace: bool = False
+    ) -> None:
         """Let a materializer take the values of a type (or of the type of this name) and of its sub-classes.
 
         Raises ValueError when the type, or the materializer's name, is taken by another and ``replace`` is not given.
@@ -107,10 +110,14 @@ class MaterializerRegistry:
         key = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
         owner = self._types.get(key) or (None if isinstance(kind, str) else self._types.get(_short(kind)))
         if owner is not None and owner != made.name and not replace:
-            raise ValueError(f"The type {key!r} has the materializer {owner!r}. Pass replace=True to give it to {made.name!r}.")
+            raise ValueError(
+                f"The type {key!r} has the materializer {owner!r}. Pass replace=True to give it to {made.name!r}."
+            )
         known = self._named.get(made.name)
         if known is not None and _definition(known) != _definition(made) and not replace:
-            raise ValueError(f"The name {made.name!r} is taken by another materializer. Pass replace=True, or choose another name.")
+            raise ValueError(
+                f"The name {made.name!r} is taken by another materializer. Pass replace=True, or choose another name."
+            )
         self._named[made.name] = made
         self._types[key] = made.name
         self._cache.clear()
@@ -163,9 +170,10 @@ class MaterializerRegistry:
         return made
 
     def by_name(self, name: str) -> Materializer:
-        """The materializer of this name. Only what is registered or installed is looked at: nothing is imported by name.
+        """The materializer of this name, from what is registered or installed: a stored name never imports anything.
 
-        Raises MaterializationError, listing the known names, when there is none.
+        Raises MaterializationError, listing the known names, when there is none, and MissingExtra when it needs a
+        library that is not installed.
         """
         known = self._named.get(name)
         if known is None:
@@ -178,9 +186,7 @@ class MaterializerRegistry:
                 "Install the package that provides it, or import the module that registers it with @materializer_for."
             )
         if isinstance(known, str):
-            module, _, attribute = known.partition(":")
-            known = getattr(importlib.import_module(module, __package__), attribute)()
-            self._named[name] = known
+            known = self._named[name] = _built_in(name, known)
         return known
 
     def choose(self, kind: Any) -> Choice:
@@ -229,35 +235,33 @@ class MaterializerRegistry:
         return Saved(materializer.name, materializer.version, spec, metadata, length)
 
     def _store(self, value: Any, files: FileWriter, label: str) -> tuple[Materializer, Spec]:
-        chosen, tried = self.for_type(type(value)), ""
-        if chosen is not None and not chosen.executes_code:
+        chosen, reason = self.for_type(type(value)), "no materializer is registered for it"
+        if chosen is not None and chosen.executes_code:
+            reason = f"{chosen.name} takes it, and executes code on loading"
+        elif chosen is not None:
             try:
                 return chosen, self._save_by(chosen, value, files, label)
-            except PickleNotAllowed:
-                files.discard()
-                raise  # a member's, which names the place
-            except Unsavable as error:
-                files.discard()
-                if error.located:
-                    raise
-                raise Unsavable(f"{label}: {error}", located=True) from error
             except MaterializationError as error:
                 files.discard()
-                tried, chosen = f"{chosen.name}: {error}", None
-        return self._store_by_code(chosen, value, files, label, tried)
+                if isinstance(error, PickleNotAllowed) or getattr(error, "located", False):
+                    raise  # a member's, which names the place
+                if isinstance(error, Unsavable):
+                    raise Unsavable(f"{label}: {error}", located=True) from error
+                chosen, reason = None, f"{chosen.name}: {error}"
+        return self._store_by_code(chosen, value, files, label, reason)
 
     def _store_by_code(
-        self, chosen: Materializer | None, value: Any, files: FileWriter, label: str, tried: str
+        self, chosen: Materializer | None, value: Any, files: FileWriter, label: str, reason: str
     ) -> tuple[Materializer, Spec]:
         """With a format that executes code on loading, if the policy allows that."""
         kind = type_name(type(value))
         if kind in _ONCE:
             raise Unsavable(f"{label} is a {kind}, whose items exist only once. Return a list of them.", located=True)
-        problem = f"{label} is a {kind}, which no safe format holds ({tried or 'no materializer is registered for it'})"
+        problem = f"{label} is a {kind}, which no safe format holds ({reason})"
         if files.allow_pickle == "never":
             raise PickleNotAllowed(
-                f"{problem}, and allow_pickle is 'never', so it is not pickled. Set `allow_pickle: fallback` in the stack, "
-                "or register a materializer for the type with @materializer_for."
+                f"{problem}, and allow_pickle is 'never', so it is not pickled. Set `allow_pickle: fallback` in the "
+                "stack, or register a materializer for the type with @materializer_for."
             )
         chosen = chosen or self.by_name("pickle")
         try:
@@ -285,20 +289,20 @@ class MaterializerRegistry:
         return spec
 
     def load(self, materializer: str, version: int, files: FileReader, spec: Mapping[str, Any]) -> Any:
-        """The value that :meth:`save` wrote. Raises MaterializationError, naming the artifact, when it cannot be restored.
+        """The value that :meth:`save` wrote. Raises MaterializationError, naming the artifact, when it cannot be made.
 
         A format that executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
         """
         chosen = self.by_name(materializer)
         if version > chosen.version:
             raise MaterializationError(
-                f"The artifact {files.label} was written by version {version} of the materializer {materializer!r}; here is "
-                f"version {chosen.version}. Upgrade the package that provides it."
+                f"The artifact {files.label} was written by version {version} of the materializer {materializer!r}; "
+                f"here is version {chosen.version}. Upgrade the package that provides it."
             )
         if chosen.executes_code and files.allow_pickle == "never":
             raise PickleNotAllowed(
-                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If you trust "
-                "who wrote it, set `allow_pickle: fallback` in the stack; else save it again in a safe format."
+                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If you "
+                "trust who wrote it, set `allow_pickle: fallback` in the stack; else save it again in a safe format."
             )
 
         def load_member(member: Mapping[str, Any], folder: FileReader) -> Any:
@@ -327,6 +331,15 @@ def _short(cls: type) -> str:
     return f"{_top(cls)}.{cls.__qualname__}"
 
 
+def _built_in(name: str, place: str) -> Materializer:
+    module, _, attribute = place.partition(":")
+    try:
+        made: Materializer = getattr(importlib.import_module(module, __package__), attribute)()
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"The materializer {name!r}", name, error.name or "") from error
+    return made
+
+
 def _definition(known: Materializer | str) -> str:
     if isinstance(known, str):
         return f"{__package__}{known.replace(':', '.')}"
@@ -342,7 +355,8 @@ M = TypeVar("M", bound=type[Any])
 def materializer_for(*kinds: type | str, replace: bool = False) -> Callable[[M], M]:
     """Register a class as the materializer of types: ``@materializer_for(MyType)``, or by qualified name as str.
 
-    The class's instances follow :class:`~tailrace.materializers.base.Materializer`; ``tailrace.materializers.testing`` proves it.
+    The class follows :class:`~tailrace.materializers.base.Materializer` and is made without arguments;
+    ``tailrace.materializers.testing`` has the battery that proves one.
     """
 
     def decorate(cls: M) -> M:

@@ -38,7 +38,9 @@ class SklearnMaterializer:
             data = canonical(skops.dumps(value))
         except MaterializationError:
             raise
-        except Exception as error:  # skops asks the attributes' own __reduce__ and __getstate__, which can raise anything
+        except (
+            Exception
+        ) as error:  # skops asks the attributes' own __reduce__ and __getstate__, which can raise anything
             raise MaterializationError(f"skops does not take it: {error}") from error
         trusted = trusted_names(data)
         changed = difference(value, skops.loads(data, trusted=trusted), ignoring=MEMORY_ADDRESSES)
@@ -79,7 +81,9 @@ class SklearnMaterializer:
         if hasattr(value, "n_features_in_"):
             about["n_features"] = int(value.n_features_in_)
         if len(getattr(value, "classes_", ())):
-            about["classes"] = [getattr(item, "tolist", lambda item=item: item)() for item in value.classes_[:_SHOWN_CLASSES]]
+            about["classes"] = [
+                getattr(item, "tolist", lambda item=item: item)() for item in value.classes_[:_SHOWN_CLASSES]
+            ]
         last = getattr(value, "_final_estimator", value)
         importances = getattr(last, "feature_importances_", None)
         if importances is not None and len(importances) <= _SHOWN_FEATURES:

@@ -24,10 +24,14 @@ __all__ = ["MEMORY_ADDRESSES", "canonical", "trusted_names"]
 Node = dict[str, Any]
 
 _SCHEMA = "schema.json"
-MEMORY_ADDRESSES = ("_stop_words_id",)
+MEMORY_ADDRESSES = {"_stop_words_id"}
 """Attributes in which scikit-learn keeps ``id(...)`` of something, to see whether it was checked before: written as None."""
 
-_IDENTITY_FREE = {"JsonNode", "TypeNode", "FunctionNode"}  # whether two of these were one object, no program can rely on
+_IDENTITY_FREE = {
+    "JsonNode",
+    "TypeNode",
+    "FunctionNode",
+}  # whether two of these were one object, no program can rely on
 
 
 def _nodes(part: Any) -> Iterator[Node]:
@@ -75,18 +79,19 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _sort_sets(node: Node) -> None:
-    items = node.get("content")
-    if node["__loader__"] == "ConstructorFromReduceNode" and node["__class__"] == "frozenset":
+    if node["__loader__"] == "SetNode":
+        items: list[Node] = node["content"]
+    elif node["__loader__"] == "ConstructorFromReduceNode" and node["__class__"] == "frozenset":
         items = node["content"]["content"][0]["content"]
-    elif node["__loader__"] != "SetNode":
+    else:
         return
     items.sort(key=lambda item: json.dumps({key: part for key, part in item.items() if key != "__id__"}))
 
 
 def _forget_addresses(node: Node) -> None:
     content = node.get("content")
-    for name in MEMORY_ADDRESSES if isinstance(content, dict) else ():
-        if name in content:
+    if isinstance(content, dict):
+        for name in MEMORY_ADDRESSES & set(content):
             content[name]["content"] = "null"
 
 
@@ -114,7 +119,10 @@ _EXACTLY = {
     ("ObjectNode", "scipy.interpolate._bsplines.BSpline"),
     ("FunctionNode", "scipy._lib.array_api_compat.numpy._aliases.asarray"),
     *(("FunctionNode", f"numpy.{name}") for name in ("mean", "median", "sum", "min", "max", "std", "var", "average")),
-    *(("FunctionNode", f"numpy.{name}") for name in ("amin", "amax", "nanmean", "nanmedian", "ravel", "asarray", "clip")),
+    *(
+        ("FunctionNode", f"numpy.{name}")
+        for name in ("amin", "amax", "nanmean", "nanmedian", "ravel", "asarray", "clip")
+    ),
 }
 
 
@@ -125,7 +133,7 @@ def trusted_names(data: bytes) -> list[str]:
     """
     import skops.io
 
-    names = skops.io.get_untrusted_types(data=data)
+    names: list[str] = skops.io.get_untrusted_types(data=data)
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         schema = json.loads(source.read(_SCHEMA))
     uses: dict[str, set[str]] = {name: set() for name in names}
@@ -152,7 +160,9 @@ def _is_safe(loader: str, name: str) -> bool:
         return False
     if loader in _CONSTRUCTED_EMPTY:
         return isinstance(_find(module, attribute), type)
-    return loader == "FunctionNode" and "utils" not in parts and isinstance(_find(module, attribute), types.FunctionType)
+    return (
+        loader == "FunctionNode" and "utils" not in parts and isinstance(_find(module, attribute), types.FunctionType)
+    )
 
 
 def _find(module: str, attribute: str) -> Any:

@@ -11,7 +11,7 @@ from .tagged import TAG, Decoder, Encoder, Handler, Maker, tag
 
 if TYPE_CHECKING:
     import collections
-    import datetime
+    import datetime as dt
     import decimal
     import fractions
     import pathlib
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ENCODERS", "MAKERS"]
 
 
-def _moment(encoder: Encoder, value: datetime.datetime | datetime.time) -> Any:
+def _moment(encoder: Encoder, value: dt.datetime | dt.time) -> Any:
     more: dict[str, Any] = {} if value.tzinfo is None else {"zone": encoder.encode(value.tzinfo)}
     if value.fold:
         more["fold"] = 1
@@ -29,30 +29,30 @@ def _moment(encoder: Encoder, value: datetime.datetime | datetime.time) -> Any:
 
 
 def _make_moment(decoder: Decoder, node: Any) -> Any:
-    import datetime
+    import datetime as dt
 
-    cls = datetime.datetime if node[TAG] == "datetime" else datetime.time
+    cls = dt.datetime if node[TAG] == "datetime" else dt.time
     return cls.fromisoformat(node["v"]).replace(tzinfo=decoder.decode(node.get("zone")), fold=node.get("fold", 0))
 
 
-def _date(encoder: Encoder, value: datetime.date) -> Any:
+def _date(encoder: Encoder, value: dt.date) -> Any:
     return tag("date", value.isoformat())
 
 
 def _make_date(decoder: Decoder, node: Any) -> Any:
-    import datetime
+    import datetime as dt
 
-    return datetime.date.fromisoformat(node["v"])
+    return dt.date.fromisoformat(node["v"])
 
 
-def _timedelta(encoder: Encoder, value: datetime.timedelta) -> Any:
+def _timedelta(encoder: Encoder, value: dt.timedelta) -> Any:
     return tag("timedelta", [value.days, value.seconds, value.microseconds])
 
 
 def _make_timedelta(decoder: Decoder, node: Any) -> Any:
-    import datetime
+    import datetime as dt
 
-    return datetime.timedelta(*node["v"])
+    return dt.timedelta(*node["v"])
 
 
 def _timezone(encoder: Encoder, value: Any) -> Any:
@@ -60,9 +60,9 @@ def _timezone(encoder: Encoder, value: Any) -> Any:
 
 
 def _make_timezone(decoder: Decoder, node: Any) -> Any:
-    import datetime
+    import datetime as dt
 
-    return datetime.timezone(*decoder.items(node))
+    return dt.timezone(*decoder.items(node))
 
 
 def _zoneinfo(encoder: Encoder, value: zoneinfo.ZoneInfo) -> Any:

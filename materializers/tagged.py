@@ -1,7 +1,7 @@
 """Python values as JSON that gives back exactly what went in: plain JSON where that is exact, tags where it is not.
 
-A value that JSON holds exactly is its own encoding. Anything else becomes ``{"$t": kind, "v": ...}``, at any depth. A value
-of a kind that is not known here goes to the caller's ``leaf``, or is refused: nothing is ever approximated.
+A value that JSON holds exactly is its own encoding. Anything else becomes ``{"$t": kind, "v": ...}``, at any depth. A
+value of a kind that is not known here goes to the caller's ``leaf``, or is refused: nothing is ever approximated.
 
 Not kept: whether two equal parts of a structure were one object (they come back as two).
 """
@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any
 
 from ..core.errors import MaterializationError
+from ..core.typenames import type_name
 
 __all__ = [
     "TAG",
@@ -30,7 +31,6 @@ __all__ = [
     "loads",
     "readable",
     "tag",
-    "type_name",
 ]
 
 TAG = "$t"
@@ -43,11 +43,6 @@ _CONTAINERS = {list, dict}
 _JSON = _SCALARS | _CONTAINERS
 _MAX_DEPTH = 250
 _NAN = struct.pack(">d", math.nan)
-
-
-def type_name(cls: type) -> str:
-    """The qualified name of a class, without ``builtins``."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def encode(value: Any, leaf: Leaf | None = None) -> Any:
@@ -297,7 +292,8 @@ def _find_handler(cls: type) -> Handler | None:
         return _HANDLERS[cls]
     for name in names:
         if name in _LIBRARY_SCALARS:
-            return _module(_LIBRARY_SCALARS[name]).encode_scalar
+            scalar: Handler = _module(_LIBRARY_SCALARS[name]).encode_scalar
+            return scalar
     return class_handler(cls)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy import URL
+
 from ..catalog.index import Catalog
 from .router import Router
 
@@ -14,14 +16,10 @@ __all__ = ["open_catalog"]
 
 
 def open_catalog(stack: Stack) -> Catalog:
-    """The index of what a stack's stores hold: in its own database, or in SQLite below the root.
+    """The index of what a stack's stores hold: in the stack's own database, or in SQLite below its root.
 
-    It may lag behind the stores until :meth:`~tailrace.catalog.index.Catalog.sync`.
+    It may lag behind the stores until :meth:`~tailrace.catalog.index.Catalog.sync`. Close it: it is a context manager.
     """
     router = Router(stack)
-    url = stack.catalog_url
-    if url is None:
-        path = stack.root / ".tailrace" / "catalog.db"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        url = f"sqlite:///{path}"
-    return Catalog(url, {name: router.store(name) for name in stack.stores})
+    beside = URL.create("sqlite", database=str(stack.root / ".tailrace" / "catalog.db"))
+    return Catalog(stack.catalog_url or beside, {name: router.store(name) for name in stack.stores})

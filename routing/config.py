@@ -26,7 +26,7 @@ from .stacks import (
     storage,
     storage_type,
 )
-from .variables import Loc, expand, has_variable, mask, mask_options
+from .variables import Loc, expand, has_variable, mask, mask_options, shown
 
 __all__ = ["ConfigFile"]
 
@@ -146,7 +146,7 @@ class _View:
             elif not has_variable(written):
                 message = _explain(item, written)
             elif self._concerns(loc) and loc not in dict(self._missing):
-                message = f"What {_shown(written)} expands to is not allowed here"
+                message = f"What {shown(written)} expands to is not allowed here"
             else:
                 continue
             yield self.document.problem(message, loc)
@@ -175,15 +175,15 @@ class _View:
 
     def _type(self, kind: str, name: Any, loc: Loc) -> Iterator[Problem]:
         if isinstance(name, str) and not has_variable(name):
-            message = check_type(kind, name, _shown(self.document.at(loc)))
+            message = check_type(kind, name, shown(self.document.at(loc)))
             if message:
                 yield self.document.problem(message, loc)
 
     def _rule(self, rule: dict[str, Any], loc: Loc, stores: dict[str, str]) -> Iterator[Problem]:
         store = rule.get("store")
         if isinstance(store, str) and not has_variable(store) and store not in stores:
-            shown = _shown(self.document.at((*loc, "store")))
-            yield self.document.problem(f"There is no store {shown}.{did_you_mean(store, stores)}", (*loc, "store"))
+            written = shown(self.document.at((*loc, "store")))
+            yield self.document.problem(f"There is no store {written}.{did_you_mean(store, stores)}", (*loc, "store"))
         kind = str(loc[-1])
         for key, component in _NEEDS.items():
             if str(rule.get(key)).lower() not in _YES:
@@ -250,9 +250,9 @@ class _View:
     def _component(self, model: BaseModel, loc: Loc) -> Component:
         options = model.model_dump(exclude_none=True)
         defaults = {key: value for key, value in options.items() if key not in model.model_fields_set}
-        shown = mask_options({**defaults, **_mapping(self.document.at(loc))})
-        del shown["type"]
-        return Component(options.pop("type"), options, self.document.place(loc), shown)
+        masked = mask_options({**defaults, **_mapping(self.document.at(loc))})
+        del masked["type"]
+        return Component(options.pop("type"), options, self.document.place(loc), masked)
 
     def _project_store(self) -> Component | None:
         text, loc = self._at("project").get("default_storage"), ("project", "default_storage")
@@ -273,21 +273,15 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _explain(error: Any, written: Any) -> str:
     """What pydantic found, in the words of the file."""
-    shown = _shown(written)
+    found = shown(written)
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        return f"{shown} is not allowed here.{did_you_mean(str(written), allowed)}"
+        if allowed:
+            return f"{found} is not allowed here.{did_you_mean(str(written), allowed)}"
     if error["type"] == "string_type":
-        return f"Expected text, not {shown}; what is meant as text goes in quotes"
+        return f"Expected text, not {found}; what is meant as text goes in quotes"
     if error["type"] in {"model_type", "dict_type", "model_attributes_type"}:
-        return f"Expected a mapping (key: value), not {shown}"
-    return f"{shown} is not allowed here: {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-def _shown(value: Any) -> str:
-    """A written value as part of a sentence."""
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return "nothing" if value is None else repr(mask(value) if isinstance(value, str) else value)[:80]
+        return f"Expected a mapping (key: value), not {found}"
+    return f"{found} is not allowed here: {error['msg'][:1].lower()}{error['msg'][1:]}"

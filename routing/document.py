@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ..core.errors import ConfigError, Problem
-from .variables import Loc
+from .variables import Loc, shown
 
 __all__ = ["Document"]
 
@@ -40,27 +40,16 @@ class Document:
             reason = error.strerror if isinstance(error, OSError) else f"it is not UTF-8 ({error.reason})"
             raise ConfigError(str(path), [Problem(f"The file cannot be read: {reason}", path.name)]) from error
         try:
-            return cls._parse(text, path)
+            data, reader = _parse(text, path)
         except yaml.YAMLError as error:
             problem = _syntax(error, text, path)
         except (ValueError, RecursionError) as error:  # a date that does not exist; brackets without an end
             problem = Problem(f"This is no YAML: {error}", path.name)
+        else:
+            if isinstance(data, dict):
+                return cls(path, data, reader.lines, tuple(reader.faults))
+            problem = Problem(f"Expected a mapping (key: value), not {shown(data)}", path.name)
         raise ConfigError(str(path), [problem])
-
-    @classmethod
-    def _parse(cls, text: str, path: Path) -> Document:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-            reader = _Reader(path)
-            if node is not None:
-                reader.visit(node, ())
-            data = {} if node is None else loader.construct_document(node)
-        finally:
-            loader.dispose()
-        if not isinstance(data, dict):
-            raise ConfigError(str(path), [Problem(f"Expected a mapping (key: value), not {data!r:.40}", path.name)])
-        return cls(path, data, reader.lines, tuple(reader.faults))
 
     def at(self, loc: Loc) -> Any:
         """What is written at a place; None if nothing is."""
@@ -120,6 +109,18 @@ class _Reader:
 
     def _fault(self, message: str, loc: Loc, line: int) -> None:
         self.faults.append(Problem(message, _place(self.path, loc, line)))
+
+
+def _parse(text: str, path: Path) -> tuple[Any, _Reader]:
+    loader, reader = _Loader(text), _Reader(path)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}, reader
+        reader.visit(node, ())
+        return loader.construct_document(node), reader
+    finally:
+        loader.dispose()
 
 
 def _place(path: Path, loc: Loc, line: int | None) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Loc", "expand", "has_variable", "mask", "mask_options"]
+__all__ = ["Loc", "expand", "has_variable", "mask", "mask_options", "shown"]
 
 Loc = tuple[str | int, ...]
 """A place in a document: the keys and indices that lead there."""
@@ -67,3 +67,10 @@ def mask_options(value: Any, name: str = "") -> Any:
         return [mask_options(item, name) for item in value]
     secret = re.search(_SECRETIVE, name, re.IGNORECASE) and not re.fullmatch(r"\$\{\w+\}", str(value))
     return "***" if secret else mask(value) if isinstance(value, str) else value
+
+
+def shown(value: Any) -> str:
+    """A value as it was written, short, as part of a sentence."""
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return "nothing" if value is None else repr(mask(value) if isinstance(value, str) else value)[:80]

@@ -1,9 +1,9 @@
-"""A small world for the catalog: stores whose artifacts and run records are written by the very classes that runs use."""
+"""A small world for the catalog: stores whose run records are written by the very classes that runs use."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -57,10 +57,8 @@ class RunWriter:
             key = default_path(run.project, run.started, run.run_id, step, output)
             key = key if map_index is None else f"{key}/{map_index:06d}"
             identity = "\0".join([run.project, run.run_id, step, output, "" if map_index is None else str(map_index)])
-            found = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            refs[output] = self.lab.commit(
-                key, content, id=found, name=output, type=type, producer=producer, parents=parents, store=store, **labels
-            )
+            labels |= {"id": hashlib.sha256(identity.encode()).hexdigest()[:16], "producer": producer}
+            refs[output] = self.lab.commit(key, content, name=output, type=type, parents=parents, store=store, **labels)
         ids = {name: [ref.id for ref in refs_] for name, refs_ in taken.items()}
         done = TaskRecord(step, map_index, state, self.lab.tick().isoformat(), 0.5, outputs=refs, inputs=ids)
         self.journal.write_task(done)
@@ -146,7 +144,8 @@ class Lab:
         orchestrator: str = "inline",
     ) -> RunWriter:
         """Open a run, or the run of this id again."""
-        asked = Run(run_id, pipeline, project, self.tick(), "local", orchestrator, str(self.folder), params=params or {})
+        place = ("local", orchestrator, str(self.folder))
+        asked = Run(run_id, pipeline, project, self.tick(), *place, params=params or {})
         journal, record = Journal.open(self.store, RunRecord(asked, "p1an", tuple({"step": step} for step in steps)))
         journal.reopen()
         return RunWriter(self, journal, record)
@@ -157,9 +156,9 @@ class Lab:
         run = self.run(run_id, params={"lr": lr, "path": "wine.csv"}, steps=steps, **options)
         data = run.task("load", {"data": "wine"}, type="Dataset")
         parts = run.task("split", {"train_set": "w", "test_set": "ine"}, {"data": data["data"]}, type="Dataset")
+        rows = {"rows": parts["train_set"]}
         trained = [
-            run.task("train", {"candidate": f"{lr}/{index}"}, {"rows": parts["train_set"]}, map_index=index, type="Model")
-            for index in range(3)
+            run.task("train", {"candidate": f"{lr}/{index}"}, rows, map_index=index, type="Model") for index in range(3)
         ]
         candidates = [made["candidate"] for made in trained]
         best = run.task("select", {"best": f"{lr}/2"}, {"candidates": candidates}, type="Model")
@@ -174,3 +173,17 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     made = Lab(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def new_lab(tmp_path: Path) -> Iterator[Callable[[], Lab]]:
+    """As many worlds as a test wants, one after the other."""
+    made: list[Lab] = []
+
+    def make() -> Lab:
+        made.append(Lab(tmp_path / f"lab{len(made)}"))
+        return made[-1]
+
+    yield make
+    for lab in made:
+        lab.close()

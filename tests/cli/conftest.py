@@ -90,6 +90,7 @@ def invoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
     """The command in this process: returns standard output, or standard error where a failure is expected."""
     from tailrace.cli.app import app
 
+    monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
 

@@ -226,6 +226,22 @@ def test_two_outputs_of_a_run_never_get_one_path_whatever_the_template(template:
     assert path_of(template, one) != path_of(template, other)
 
 
+@given(
+    st.permutations(["step_name", "artifact_name", "artifact_type"]),
+    st.sampled_from(["", "-", ".", "a"]),
+    st.text("a-.", min_size=2, max_size=6),
+)
+def test_names_that_run_together_in_one_folder_are_told_apart(names: list[str], between: str, text: str) -> None:
+    first, second, third = names
+    cuts = [cut for cut in range(len(text)) if text.startswith(between, cut)]
+    found = set()
+    for cut in cuts:
+        values = {first: text[:cut], second: text[cut + len(between) :], third: "same"}
+        output = (values["step_name"], values["artifact_name"], None, values["artifact_type"])
+        found.add(path_of(f"{{{first}}}{between}{{{second}}}", output))
+    assert len(found) == len(cuts)
+
+
 @given(TEMPLATES, OUTPUTS, OUTPUTS)
 def test_no_output_lies_inside_of_another_steps(template: str, one: Any, other: Any) -> None:
     assume(not check_template(template))

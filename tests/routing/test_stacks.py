@@ -114,9 +114,9 @@ def test_a_stack_that_does_not_exist_is_an_error_that_says_who_chose_it(
         config.write_text("stacks: {usee: {}}")
     if source == "active_stack":
         config.write_text(FILE.replace("stack: active", "stack: usde"))
-    with use_stack("usde") if source == "use_stack" else nullcontext():
-        with pytest.raises(ConfigError, match="Did you mean 'use") as caught:
-            resolve_stack("usde" if source == "argument" else None)
+    inside = use_stack("usde") if source == "use_stack" else nullcontext()
+    with inside, pytest.raises(ConfigError, match="Did you mean 'use") as caught:
+        resolve_stack("usde" if source == "argument" else None)
     assert source in caught.value.problems[-1].place
     assert len(caught.value.problems) == 1
 
@@ -180,15 +180,16 @@ def test_threads_do_not_see_each_others_stack(config: Path) -> None:
 
 
 def test_async_tasks_do_not_see_each_others_stack(config: Path) -> None:
-    async def work(name: str, mine: asyncio.Event, others: asyncio.Event) -> str:
+    async def work(name: str, together: asyncio.Barrier) -> str:
         with use_stack(name):
-            mine.set()
-            await others.wait()
-            return resolve_stack().name
+            await together.wait()
+            seen = resolve_stack().name
+            await together.wait()
+            return seen
 
     async def both() -> list[str]:
-        one, two = asyncio.Event(), asyncio.Event()
-        seen = await asyncio.gather(work("used", one, two), work("env", two, one))
+        together = asyncio.Barrier(2)
+        seen = await asyncio.gather(work("used", together), work("env", together))
         return [*seen, resolve_stack().name]
 
     assert asyncio.run(both()) == ["used", "env", "active"]
