@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from prefect import Flow, Task
@@ -251,6 +252,7 @@ class StepTask:
         self.node = node
         self.__name__ = self.__qualname__ = node
         self.__doc__ = plan.node(node).step.__doc__
+        self.__signature__ = _SIGNATURE  # Prefect asks for it several times a task
 
     def __call__(self, run: Any, inputs: dict[str, Any], index: int | None = None) -> dict[str, Any]:
         """Run the step with what upstream tasks returned; returns the references of its outputs as plain data."""
@@ -264,6 +266,9 @@ class StepTask:
         with _WORKING.working(given.run_id):
             done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
         return {name: ref.to_dict() for name, ref in done.items()}
+
+
+_SIGNATURE = inspect.signature(partial(StepTask.__call__, None))
 
 
 def _task(plan: Plan, node: Node) -> Task[..., Any]:

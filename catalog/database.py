@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ class Database:
     def __init__(self, url: str | URL) -> None:
         self.url = make_url(url)
         self._engine: Engine | None = None
+        self._file: int | None = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -43,12 +45,19 @@ class Database:
             yield connection
 
     def replace(self, reason: BaseException) -> None:
-        """Put an empty database in the place of a damaged one."""
+        """Remove a damaged SQLite file, unless another process has put a new one in its place."""
         self.close()
         what = str(reason).partition("\n")[0]
         log.warning("The index %s is damaged (%s). It is made anew from the stores.", self.url, what)
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            Path(f"{self.url.database}{suffix}").unlink(missing_ok=True)
+        if self._identity() == self._file:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                Path(f"{self.url.database}{suffix}").unlink(missing_ok=True)
+
+    def _identity(self) -> int | None:
+        try:
+            return os.stat(self.url.database or "").st_ino
+        except OSError:
+            return None
 
     def close(self) -> None:
         """Close all connections. The next use opens them again."""
@@ -60,6 +69,7 @@ class Database:
         """The engine of a database that has this version's tables."""
         if self._engine is None:
             engine = _engine(self.url)
+            self._file = self._identity()
             try:
                 self._prepare(engine)
             except BaseException:

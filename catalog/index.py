@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Self, TypeVar
 
 import orjson
-from sqlalchemy import URL, delete, insert, select, update
+from sqlalchemy import URL, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..stores.base import ArtifactStore
@@ -15,7 +15,7 @@ from .database import Database, damaged
 from .lineage import LineageGraph
 from .queries import Reader
 from .rows import ArtifactRow, CatalogStats, Change, Consumer, RunComparison, RunDetail, RunRow, SyncReport
-from .schema import artifact, parent, run, scope, task, usage
+from .schema import artifact, run, scope
 from .sync import NEAR, Sync
 
 __all__ = ["Catalog"]
@@ -70,23 +70,16 @@ class Catalog:
         return self._guard(lambda: self._sync((near if walk else []) if self._filled() else self.stores))
 
     def rebuild(self) -> SyncReport:
-        """Empty the index and fill it from the stores: the same answers as before, unless the stores have changed."""
-        return self._guard(self._rebuild)
-
-    def _rebuild(self) -> SyncReport:
-        number = self._scope  # now: a new index makes it, in a transaction of its own
-        with self._database.writing() as connection:
-            connection.execute(update(scope).where(scope.c.id == number).values(synced=""))
-            for table in (artifact, parent, run, task, usage):
-                connection.execute(delete(table).where(table.c.scope == number))
-        return self._sync(self.stores)
+        """Read everything anew: the same answers as from a new index, also where a sync does not look."""
+        return self._guard(lambda: self._sync(self.stores, anew=True))
 
     def _filled(self) -> bool:
+        scope_id = self._scope
         with self._database.reading() as connection:
-            return Reader(connection, self._scope).filled()
+            return Reader(connection, scope_id).filled()
 
-    def _sync(self, walk: Iterable[str]) -> SyncReport:
-        return Sync(self._database, self._scope, self.stores, list(walk)).run()
+    def _sync(self, walk: Iterable[str], *, anew: bool = False) -> SyncReport:
+        return Sync(self._database, self._scope, self.stores, list(walk), anew=anew).run()
 
     @property
     def _scope(self) -> int:
@@ -119,13 +112,14 @@ class Catalog:
         """The answer, from an index that has been filled at least once."""
 
         def ask() -> T:
+            scope_id = self._scope
             with self._database.reading() as connection:
-                reader = Reader(connection, self._scope)
+                reader = Reader(connection, scope_id)
                 if reader.filled():
                     return question(reader)
             self._sync(self.stores)
             with self._database.reading() as connection:
-                return question(Reader(connection, self._scope))
+                return question(Reader(connection, scope_id))
 
         return self._guard(ask)
 

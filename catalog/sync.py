@@ -7,8 +7,9 @@ What is looked at:
 * Of a run that is read, only those manifests are opened that its tasks' references say are new.
 * A store that is *walked* is listed as a whole, so that artifacts saved by hand appear, deleted ones disappear, and
   those saved by hand are compared. Every sync walks the stores of this machine (half a second for 10,000 artifacts);
-  the others, where a listing is slow and costs money, are walked by the first sync and by a rebuild. A manifest of a
-  run that was replaced by hand is noticed by a rebuild only.
+  the others, where a listing is slow and costs money, are walked by the first sync and by a rebuild.
+
+Only a rebuild notices a run's manifest that was replaced by hand, and the record of a task that ended after its run.
 
 The stores are read before the index is written, a batch at a time, and each batch leaves the index whole. Two processes
 may do this at once: they write the same.
@@ -24,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
 
 from ..core.names import MANIFEST
 from ..core.refs import ArtifactRef, Manifest
@@ -40,6 +41,9 @@ __all__ = ["NEAR", "Found", "Sync", "write_artifacts"]
 
 NEAR = frozenset({"file", "memory"})
 """The schemes of the stores that every sync walks."""
+
+_SERIES = (artifact.c.project, artifact.c.name, artifact.c.item)
+_ORDER = (artifact.c.created, artifact.c.id, artifact.c.uri)
 
 _BATCH = 2000  # manifests in memory, and in one transaction
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what JSON that is damaged, or not ours, raises
@@ -67,15 +71,27 @@ class _Batch:
 
 
 class Sync:
-    """One pass over the stores of a scope; those named in ``walk`` are listed as a whole."""
+    """One pass over the stores of a scope; those named in ``walk`` are listed as a whole.
+
+    With ``anew`` nothing that is indexed is taken for granted: every record and manifest that is found is read and
+    written. The index is never empty meanwhile, so that those who ask it are answered.
+    """
 
     def __init__(
-        self, database: Database, scope_id: int, stores: Mapping[str, ArtifactStore], walk: Collection[str]
+        self,
+        database: Database,
+        scope_id: int,
+        stores: Mapping[str, ArtifactStore],
+        walk: Collection[str],
+        *,
+        anew: bool = False,
     ) -> None:
         self.database = database
         self.scope = scope_id
         self.stores = stores
         self.walk = walk
+        self.anew = anew
+        self.looked_at: set[str] = set()
         self.problems: list[str] = []
         self.runs = self.artifacts = self.removed = 0
 
@@ -127,7 +143,7 @@ class Sync:
         """Read a run, unless it is indexed as it ended. False for an id under which things were only saved by hand."""
         key = (journal.project, journal.run_id)
         end = journal.end()
-        if end is not None and _utc(end.ended) == indexed.get(key):
+        if end is not None and _utc(end.ended) == indexed.get(key) and not self.anew:
             return True
         record = journal.record()
         if record is None:
@@ -150,7 +166,8 @@ class Sync:
         with self.database.reading() as connection:
             for uri, store, digest in connection.execute(select(*columns).where(*mine)):
                 batch.places[uri] = store
-                batch.known[uri] = digest
+                if not self.anew:
+                    batch.known[uri] = digest
 
     def _add_ref(self, batch: _Batch, ref: ArtifactRef, run_id: str) -> None:
         for name, store in self.stores.items():
@@ -167,10 +184,12 @@ class Sync:
         store = self.stores[name]
         found = {store.uri(key) for key in store.list_artifacts()}
         by_hand = (uri for uri, (run_id, _) in indexed.items() if not run_id)
-        look_at = sorted({*(found ^ indexed.keys()), *by_hand})
+        wanted = {*found, *indexed} if self.anew else {*(found ^ indexed.keys()), *by_hand}
+        look_at = sorted(wanted - self.looked_at)
         for start in range(0, len(look_at), _BATCH):
             places = dict.fromkeys(look_at[start : start + _BATCH], name)
-            yield _Batch(places=places, known={uri: indexed[uri][1] for uri in places if uri in indexed})
+            known = {} if self.anew else {uri: indexed[uri][1] for uri in places if uri in indexed}
+            yield _Batch(places=places, known=known)
 
     # --- reading and writing -----------------------------------------------------------------------------------------
 
@@ -190,6 +209,7 @@ class Sync:
         """The manifests that are new or changed, and the URIs where there is none."""
         found: list[Found] = []
         gone: list[str] = []
+        self.looked_at.update(batch.places)
         for uri, data in self._fetch(batch.places):
             if data is None:
                 gone.append(uri)
@@ -228,41 +248,46 @@ class Sync:
 def write_artifacts(connection: Connection, scope_id: int, found: Sequence[Found], gone: Sequence[str] = ()) -> int:
     """Put manifests into the index, in place of what it has at their URIs, and take out what is gone.
 
-    Returns how many were taken out. Part of the caller's transaction, of which there may be one at a time.
+    Returns how many were taken out. Part of the caller's transaction; there may be only one of these at a time.
     """
-    new = [_artifact_row(scope_id, item) for item in found]
-    places = [*(row["uri"] for row in new), *gone]
-    series = (artifact.c.project, artifact.c.name, artifact.c.item)
-    named = select(artifact.c.uri, artifact.c.created, *series).where(artifact.c.scope == scope_id)
-    old = [
-        row
-        for start in range(0, len(places), _BATCH)
-        for row in connection.execute(named.where(artifact.c.uri.in_(places[start : start + _BATCH])))
-    ]
-    _delete(connection, artifact, scope_id, [{"uri": row.uri} for row in old])
-    _delete(connection, parent, scope_id, [{"child_uri": row.uri} for row in old])
-    _insert(connection, artifact, new)
+    new = {item.uri: _artifact_row(scope_id, item) for item in found}
+    old = {row["uri"]: row for row in _indexed(connection, scope_id, [*new, *gone])}
+    moved = []  # rows that take or leave a place in their series
+    for uri in {**new, **old}:
+        before, after = old.get(uri), new.get(uri)
+        if before and after and all(before[column.name] == after[column.name] for column in (*_SERIES, *_ORDER)):
+            after["ordinal"] = before["ordinal"]
+        else:
+            moved += [row for row in (before, after) if row]
+    _delete(connection, artifact, scope_id, [{"uri": uri} for uri in old])
+    _delete(connection, parent, scope_id, [{"child_uri": uri} for uri in old])
+    _insert(connection, artifact, list(new.values()))
     _insert(connection, parent, [row for item in found for row in _parent_rows(scope_id, item)])
-    earliest: dict[tuple[Any, ...], str] = {}
-    for touched in [*(row._asdict() for row in old), *new]:
-        key = tuple(touched[column.name] for column in series)
-        earliest[key] = min(touched["created"], earliest.get(key, touched["created"]))
-    for key, created in earliest.items():
-        same = (artifact.c.scope == scope_id, *(column == value for column, value in zip(series, key, strict=True)))
-        _count(connection, same, created)
-    absent = set(gone)
-    return sum(row.uri in absent for row in old)
+    _count(connection, scope_id, moved)
+    return len(old.keys() - new.keys())
 
 
-def _count(connection: Connection, same: Sequence[ColumnElement[bool]], since: str) -> None:
-    """Count a series of artifacts again from a time on; those before are counted."""
-    order = (artifact.c.created, artifact.c.id, artifact.c.uri)
-    last = select(artifact.c.ordinal).where(*same, artifact.c.created < since)
-    before = last.order_by(*(column.desc() for column in order)).limit(1).scalar_subquery()
-    number = func.coalesce(before, 0) + func.row_number().over(order_by=order)
-    counted = select(artifact.c.uri, number.label("ordinal")).where(*same, artifact.c.created >= since).subquery()
-    changed = (artifact.c.uri == counted.c.uri, artifact.c.ordinal != counted.c.ordinal)
-    connection.execute(update(artifact).values(ordinal=counted.c.ordinal).where(*same, *changed))
+def _indexed(connection: Connection, scope_id: int, uris: Sequence[str]) -> Iterator[dict[str, Any]]:
+    query = select(artifact.c.ordinal, *_SERIES, *_ORDER).where(artifact.c.scope == scope_id)
+    for start in range(0, len(uris), _BATCH):
+        for row in connection.execute(query.where(artifact.c.uri.in_(uris[start : start + _BATCH]))):
+            yield row._asdict()
+
+
+def _count(connection: Connection, scope_id: int, moved: Iterable[Mapping[str, Any]]) -> None:
+    """Count the series of these rows again, each from the first of them on."""
+    since: dict[tuple[Any, ...], str] = {}
+    for row in moved:
+        key = tuple(row[column.name] for column in _SERIES)
+        since[key] = min(row["created"], since.get(key, row["created"]))
+    for key, created in since.items():
+        same = [artifact.c.scope == scope_id, *(column == value for column, value in zip(_SERIES, key, strict=True))]
+        last = select(artifact.c.ordinal).where(*same, artifact.c.created < created)
+        before = last.order_by(*(column.desc() for column in _ORDER)).limit(1).scalar_subquery()
+        number = func.coalesce(before, 0) + func.row_number().over(order_by=_ORDER)
+        counted = select(artifact.c.uri, number.label("ordinal")).where(*same, artifact.c.created >= created).subquery()
+        changed = (artifact.c.uri == counted.c.uri, artifact.c.ordinal != counted.c.ordinal)
+        connection.execute(update(artifact).values(ordinal=counted.c.ordinal).where(*same, *changed))
 
 
 def _write_runs(

@@ -10,6 +10,10 @@ def main() -> None:
 
     Exits with 0 (success), 1 (a step failed), 2 (usage or configuration) or 130 (interrupted).
     """
+    import sys
+
     from .app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a mark that a terminal lacks is no error
     app(prog_name="tailrace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -142,6 +143,8 @@ def get(
     single = len(manifest.files) == 1
     suffix = Path(manifest.files[0].path).suffix if single and not Path(row.name).suffix else ""
     target = output or Path(segment(row.name) + suffix)
+    if single and target.is_dir():
+        raise ConfigError("Nothing was written", [Problem("It is a folder, and the artifact is one file", str(target))])
     if target.exists() and not force:
         raise ConfigError("Nothing was written", [Problem("It is there already; --force replaces it", str(target))])
     _copy(store, store.key(row.uri), manifest, target)
@@ -150,7 +153,7 @@ def get(
 
 
 def _copy(store: ArtifactStore, key: str, manifest: Manifest, target: Path) -> None:
-    """Copy to a folder beside the target, verify the copies, and put them in place: all of it, or nothing."""
+    """Copy to a folder beside the target, verify the copies, and put each in its place; what else is there stays."""
     import tempfile
 
     from ..materializers.files import FileReader
@@ -158,16 +161,23 @@ def _copy(store: ArtifactStore, key: str, manifest: Manifest, target: Path) -> N
     source = store.local_tree(f"{key}/{manifest.content}", manifest.files)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".tailrace-") as aside:
-        copied = Path(aside, "files")
-        copied.mkdir()
         for entry in manifest.files:
-            place = copied / entry.path
+            if (source / entry.path).is_file():  # a missing one is told like a damaged one, below
+                copied = Path(aside, entry.path)
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / entry.path, copied)
+        FileReader(Path(aside), {entry.path: entry for entry in manifest.files}, label=store.uri(key)).path()
+        if not manifest.files:
+            target.mkdir(exist_ok=True)
+        for entry in manifest.files:
+            place = target / _inside(entry.path, manifest)
             place.parent.mkdir(parents=True, exist_ok=True)
-            if (source / entry.path).is_file():
-                shutil.copyfile(source / entry.path, place)
-        FileReader(copied, {entry.path: entry for entry in manifest.files}, label=store.uri(key)).path()
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
-        (copied / manifest.files[0].path if len(manifest.files) == 1 else copied).rename(target)
+            os.replace(Path(aside, entry.path), place)
+
+
+def _inside(path: str, manifest: Manifest) -> str:
+    """A file's path below the target: of a stored folder without the folder's name, of a single file nothing."""
+    folders = {entry.path.rpartition("/")[0].partition("/")[0] for entry in manifest.files}
+    if len(manifest.files) == 1:
+        return ""
+    return path if len(folders) > 1 or "" in folders else path.partition("/")[2]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
 
 from ..adapters.events import StepEvent
 from ..core.results import StepResult, TaskRecord
 from .records import label
 from .show import duration, size, styled, table
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
 __all__ = ["Progress", "following"]
 
@@ -57,7 +57,7 @@ class Progress:
         self.run_id = ""
         self.live = console.is_terminal
         self._lock = threading.Lock()
-        self._spinner: Any = None
+        self._spinner = Spinner("dots", style="cyan")
 
     def __call__(self, event: StepEvent) -> None:
         """Take note of an event, and show it."""
@@ -69,10 +69,6 @@ class Progress:
 
     def __rich__(self) -> Table:
         """The table as it is now."""
-        from rich.spinner import Spinner
-
-        if self._spinner is None:
-            self._spinner = Spinner("dots", style="cyan")
         made = table("", "Step", ">Seconds", "")
         made.show_header = False
         with self._lock:
@@ -113,10 +109,5 @@ def _line(event: StepEvent) -> str:
 @contextmanager
 def following(progress: Progress) -> Iterator[Progress]:
     """Show the run's progress during the block."""
-    if not progress.live:
-        yield progress
-        return
-    from rich.live import Live
-
-    with Live(progress, console=progress.console, refresh_per_second=8):
+    with Live(progress, console=progress.console, refresh_per_second=8) if progress.live else nullcontext():
         yield progress

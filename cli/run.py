@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ..core.errors import StepFailed
+    from ..core.pipeline import Pipeline
     from ..core.results import RunResult, TaskRecord
 
 __all__ = ["run"]
 
 
 def run(
+    ctx: typer.Context,
     target: Target,
     param: Annotated[
         list[str] | None,
@@ -49,10 +52,8 @@ def run(
 
     Exit codes: 0 success, 1 a step failed, 2 usage or configuration, 130 interrupted.
     """
-    from ..core.errors import StepFailed
     from .load import find_pipeline
     from .params import parse_params
-    from .progress import Progress, following
     from .show import console, print_json
 
     _quiet_engine()
@@ -60,28 +61,36 @@ def run(
         pipeline = find_pipeline(target)
         params = parse_params(pipeline, param or ())
         out = console(stderr=json)
-        progress = Progress(out, [node.name for node in pipeline.plan(params).nodes])
-        failure: StepFailed | None = None
-        try:
-            with following(progress):
-                result = pipeline.run(
-                    params, stack=stack, orchestrator=orchestrator, run_id=run_id, config=config, on_event=progress
-                )
-        except StepFailed as error:
-            if error.result is None:
-                raise
-            failure, result = error, error.result
-        except KeyboardInterrupt as error:
-            _tell_cancelled(progress.run_id)
-            raise typer.Exit(130) from error
+        choices = {"stack": stack, "orchestrator": orchestrator, "run_id": run_id, "config": config}
+        result, failure = _followed(out, pipeline, params, choices)
         if failure:
-            _tell_failure(failure, result)
+            _tell_failure(failure, result, debug=ctx.find_root().params["debug"])
         elif not json:
             _summary(out, result)
     if json:
         print_json(_as_json(result, failure))
     if failure:
         raise typer.Exit(1)
+
+
+def _followed(
+    out: Console, pipeline: Pipeline, params: dict[str, Any], choices: dict[str, str | None]
+) -> tuple[RunResult, StepFailed | None]:
+    """The run's result, and what it failed with; its progress is shown meanwhile."""
+    from ..core.errors import StepFailed
+    from .progress import Progress, following
+
+    progress = Progress(out, [node.name for node in pipeline.plan(params).nodes])
+    try:
+        with following(progress):
+            return pipeline.run(params, **choices, on_event=progress), None
+    except StepFailed as error:
+        if error.result is None:
+            raise
+        return error.result, error
+    except KeyboardInterrupt as error:
+        _tell_cancelled(progress.run_id)
+        raise typer.Exit(130) from error
 
 
 def _quiet_engine() -> None:
@@ -121,12 +130,13 @@ def _record(run_id: str) -> str:
     return f"The run's record: tailrace runs show {run_id}"
 
 
-def _tell_failure(failure: StepFailed, result: RunResult) -> None:
+def _tell_failure(failure: StepFailed, result: RunResult, *, debug: bool) -> None:
     from .show import console
     from .trouble import trimmed
 
     out = console(stderr=True)
-    out.print(trimmed(failure.__cause__), soft_wrap=True)
+    shown = "".join(traceback.format_exception(failure)) if debug else trimmed(failure.__cause__)
+    out.print(shown, soft_wrap=True)
     what = f"Step {failure.step!r} failed" if failure.step else "The run failed"
     out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red", soft_wrap=True)
     out.print(_record(result.run_id), soft_wrap=True)

@@ -72,12 +72,9 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def when(text: str | datetime | None) -> str:
+def when(time: str) -> str:
     """A recorded time in UTC, to the second: ``2026-11-21 12:05:00``."""
-    if not text:
-        return ""
-    time = datetime.fromisoformat(text) if isinstance(text, str) else text
-    return time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def place(uri: str) -> str:
@@ -157,5 +154,5 @@ def lines(values: Iterable[tuple[str, Any]]) -> Table:
     made.add_column(overflow="fold")
     for name, value in values:
         if value not in (None, ""):
-            made.add_row(name, value if hasattr(value, "__rich_console__") or hasattr(value, "plain") else str(value))
+            made.add_row(name, value if isinstance(value, Text) else str(value))
     return made

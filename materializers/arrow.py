@@ -20,7 +20,7 @@ __all__ = ["ArrowMaterializer", "read_ipc", "write_ipc"]
 
 
 class ArrowMaterializer:
-    """One ``data.arrow``. How a table is cut into chunks, each with its dictionary, is not part of its value and may change."""
+    """One ``data.arrow``. How a table is cut into chunks, each with its dictionary, is not part of its value."""
 
     name: ClassVar[str] = "arrow"
     version: ClassVar[int] = 1
@@ -39,7 +39,8 @@ class ArrowMaterializer:
         found = str(table.schema.remove_metadata())
         if found != spec["schema"]:
             raise MaterializationError(
-                f"it comes back with another schema; register its extension types first. Saved:\n{spec['schema']}\nHere:\n{found}"
+                "it comes back with another schema; register its extension types first. "
+                f"Saved:\n{spec['schema']}\nHere:\n{found}"
             )
         if spec["kind"] == "Table":
             return table

@@ -1,4 +1,4 @@
-"""The files of one artifact while it is written and while it is read: digests on the way out, verified on the way in."""
+"""The files of one artifact: digested while they are written, verified before they are read."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class FileWriter:
         return full, target
 
     def write(self, name: str, *parts: Buffer) -> None:
-        """Write a file whose content is the parts, one after the other. A large part is digested while it is written."""
+        """Write a file whose content is the parts, one after the other; a large one is digested beside the write."""
         full, target = self._place(name)
         views = [memoryview(part).cast("B") for part in parts]
         size = sum(map(len, views))
@@ -259,7 +259,7 @@ class FileReader:
         return data
 
     def path(self, name: str = "") -> Path:
-        """The local path of a verified file, or of a folder all of whose files are verified (``""``: the artifact's)."""
+        """The local path of a verified file, or of a folder whose files are all verified (``""``: the artifact's)."""
         full = (self._prefix + name).rstrip("/")
         if full in self._entries:
             members = [self._entries[full]]

@@ -1,8 +1,9 @@
 """Whether two objects are the same in every way that a program can tell, and if not, where they first differ.
 
 ``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for
-nothing. Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and which
-of two C types of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no value.
+nothing. Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and
+which of two C types of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no
+value.
 """
 
 from __future__ import annotations
@@ -122,6 +123,11 @@ class _Comparison:
         one, other = (without_gaps(np.asarray(array)) if has_gaps(array.dtype) else array for array in (one, other))
         return None if one.tobytes() == other.tobytes() else f"{at or 'value'}: the values of an array"
 
+    def _numbers(self, one: Any, other: Any, at: str) -> str | None:
+        import numpy as np
+
+        return self._arrays(np.asarray(one), np.asarray(other), at)
+
     def _random_states(self, one: Any, other: Any, at: str) -> str | None:
         return self.between(one.get_state(legacy=False), other.get_state(legacy=False), f"{at}.state")
 
@@ -196,6 +202,9 @@ _KINDS = {
     "builtins.set": "_sets",
     "builtins.frozenset": "_sets",
     "numpy.ndarray": "_arrays",
+    "numpy.str_": "_objects",
+    "numpy.bytes_": "_objects",
+    "numpy.generic": "_numbers",
     "numpy.dtype": "_dtypes",
     "numpy.RandomState": "_random_states",
     "scipy._spbase": "_sparse_matrices",

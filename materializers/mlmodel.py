@@ -1,7 +1,7 @@
-"""The text files by which MLflow knows a folder as a model, written without importing MLflow and without clocks or random ids.
+"""The text files by which MLflow knows a folder as a model, written without importing MLflow, and without clocks.
 
-With them ``mlflow.<flavor>.load_model(folder)`` and ``mlflow.pyfunc.load_model(folder)`` load an artifact where it lies. The format is
-that of MLflow's own ``save_model`` (MLmodel, requirements.txt, python_env.yaml), as of MLflow 3.
+With them ``mlflow.<flavor>.load_model(folder)`` and ``mlflow.pyfunc.load_model(folder)`` load an artifact where it
+lies. The format is that of MLflow's own ``save_model`` (MLmodel, requirements.txt, python_env.yaml), as of MLflow 3.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def write_mlmodel(
 ) -> None:
     """Write the files for a model whose data is the file ``data`` of ``size`` bytes, with the flavor's own fields.
 
-    ``packages`` are distributions that loading needs, pinned as installed. A model that ``predicts`` is a python_function too.
+    ``packages`` are distributions that loading needs, pinned as installed. A model that ``predicts`` is a
+    ``python_function`` too.
     """
     import yaml
 

@@ -1,8 +1,8 @@
 """NumPy arrays as ``.npy``, readable by everything that reads NumPy, with a spec for what that format forgets.
 
-Exact: values, dtype, shape, C or Fortran order, masks, matrix, recarray and chararray. On purpose not kept: strides (an array
-that is contiguous in neither order comes back in C order), the read-only flag, and that a memmap was one.
-Object arrays, of cells that are plain Python or NumPy scalars and arrays, go into ``cells.json``; see ``tagged``.
+Exact: values, dtype, shape, C or Fortran order, masks, matrix, recarray and chararray. On purpose not kept: strides (an
+array that is contiguous in neither order comes back in C order), the read-only flag, and that a memmap was one. Object
+arrays, of cells that are plain Python or NumPy scalars and arrays, go into ``cells.json``; see ``tagged``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """DataFrame, Series and Index as Parquet that other tools read, restored exactly from what stands in its metadata.
 
-Columns keep their names where these are unique strings. The file's key-value metadata under ``tailrace`` says what Parquet
-forgets: dtypes, index and its frequency, labels that are not strings, names, attrs, flags. A type that Parquet changes makes the
-file Arrow IPC instead. What neither can hold (sparse, other packages' extension types) is refused, with the column named.
+Columns keep their names where these are unique strings. The file's key-value metadata under ``tailrace`` says what
+Parquet forgets: dtypes, index and its frequency, labels that are not strings, names, attrs, flags. A type that Parquet
+changes makes the file Arrow IPC instead. What neither can hold (sparse, other packages' extension types) is refused,
+with the column named.
 
-Large label sets other than rows (categories, levels of a MultiIndex, column labels) are files of their own in sub-folders.
+Large label sets other than rows (categories, levels of a MultiIndex, column labels) are files of their own in
+sub-folders.
 """
 
 from __future__ import annotations
@@ -259,9 +261,9 @@ def _repetitive(table: pa.Table) -> list[str]:
     chosen = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         first = column.slice(0, 4096)
-        if pa.types.is_dictionary(column.type):
-            chosen.append(name)
-        elif not pa.types.is_nested(column.type) and 2 * pc.count_distinct(first).as_py() < len(first):
+        if pa.types.is_dictionary(column.type) or (
+            not pa.types.is_nested(column.type) and 2 * pc.count_distinct(first).as_py() < len(first)
+        ):
             chosen.append(name)
     return chosen
 

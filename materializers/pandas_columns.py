@@ -251,7 +251,7 @@ def _decode_categories(data: pa.ChunkedArray, spec: Mapping[str, Any], load_inde
 
 
 def _recode(chunk: Any, labels: pa.Array) -> pa.Array:
-    """A chunk's codes in the order of the categories: the file has labels, and a dictionary of them in its own order."""
+    """A chunk's codes in the order of the categories: the file has labels, and may order a dictionary of them anew."""
     if isinstance(chunk, pa.DictionaryArray):
         return pc.index_in(chunk.dictionary.cast(labels.type), value_set=labels).take(chunk.indices)
     return pc.index_in(chunk, value_set=labels, skip_nulls=True)

@@ -1,11 +1,12 @@
 """A ``pathlib.Path`` as the file or directory that it names: the content is stored, and comes back as a path to it.
 
-What is returned from a step is the file, not its name; return a ``str`` or a ``PurePath`` for a name. Of a directory, empty folders,
-symbolic links that stay inside it, and the executable bit of files are kept, as in git; other modes, owners and times are not.
+What is returned from a step is the file, not its name; return a ``str`` or a ``PurePath`` for a name. Of a directory,
+empty folders, symbolic links that stay inside it, and the executable bit of files are kept, as in git; other modes,
+owners and times are not.
 
-Loading gives the verified file where the store holds it, to be read and not written to. Where that could not be exact (a name that is
-not safe in every store, an empty folder, a link, an executable file) it gives a copy in a temporary folder that lasts as long as the
-process.
+Loading gives the verified file where the store holds it, to be read and not written to. Where that could not be exact
+(a name that is not safe in every store, an empty folder, a link, an executable file) it gives a copy in a temporary
+folder that lasts as long as the process.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ class MaterializerRegistry:
                 return self._choose_by_name(kind)
             kind = cls
         cls = get_origin(kind) or kind
-        if not isinstance(cls, type):
+        if not isinstance(cls, type) or cls in (Any, object):
             return Choice(None, "decided by the value that arrives")
         base, owner = self._match(cls)
         if base is not None:
@@ -247,7 +247,8 @@ class MaterializerRegistry:
                     raise  # a member's, which names the place
                 if isinstance(error, Unsavable):
                     raise Unsavable(f"{label}: {error}", located=True) from error
-                chosen, reason = None, f"{chosen.name}: {error}"
+                reason = f"{chosen.name}: {error}"
+                chosen = None
         return self._store_by_code(chosen, value, files, label, reason)
 
     def _store_by_code(
@@ -301,8 +302,8 @@ class MaterializerRegistry:
             )
         if chosen.executes_code and files.allow_pickle == "never":
             raise PickleNotAllowed(
-                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If you "
-                "trust who wrote it, set `allow_pickle: fallback` in the stack; else save it again in a safe format."
+                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If "
+                "you trust who wrote it, set `allow_pickle: fallback` in the stack; else save it in a safe format."
             )
 
         def load_member(member: Mapping[str, Any], folder: FileReader) -> Any:

@@ -1,7 +1,8 @@
-"""scikit-learn estimators, pipelines and searches as skops: no pickle, the same bytes for equal models, loadable by MLflow.
+"""scikit-learn estimators as skops: no pickle, the same bytes for equal models, loadable by MLflow.
 
-Saving loads the file again and compares: skops changes some attributes without a word (``False`` as a dictionary key comes back as
-``True``), and such a model is refused. Beside ``model.skops`` stands what makes the folder an MLflow model; see ``mlmodel``.
+Saving loads the file again and compares: skops changes some attributes without a word (``False`` as a dictionary key
+comes back as ``True``), and such a model is refused. Beside ``model.skops`` stands what makes the folder an MLflow
+model; see ``mlmodel``.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ _SHOWN_FEATURES = 1000
 
 
 class SklearnMaterializer:
-    """``BaseEstimator`` and what is made of them, of scikit-learn's own classes; others need a materializer or pickle."""
+    """Estimators, pipelines and searches of scikit-learn's own classes; others need a materializer or pickle."""
 
     name: ClassVar[str] = "sklearn"
     version: ClassVar[int] = 1
     executes_code: ClassVar[bool] = False
 
     def save(self, value: Any, files: FileWriter) -> Spec:
-        """``model.skops`` and MLflow's files. Raises MaterializationError, naming the types, for what is not safe to load."""
+        """``model.skops`` and MLflow's files. Raises MaterializationError, naming what is not safe to load."""
         skops = _skops()
         from .skops_file import MEMORY_ADDRESSES, canonical, trusted_names
 

@@ -1,8 +1,9 @@
 """skops files: made the same for equal models, and audited by what each name in them is used for.
 
-skops names entries and objects after memory addresses, stamps entries with the time, and keeps sets in the order of the process's
-hash seed. Its own list of trusted names does not say how a name is used, and a prefix is no protection: ``numpy`` has a function
-that executes text, ``scipy.stats`` has classes that execute part of their state. So each name is judged with its node.
+skops names entries and objects after memory addresses, stamps entries with the time, and keeps sets in the order of the
+process's hash seed. Its own list of trusted names does not say how a name is used, and a prefix is no protection:
+``numpy`` has a function that executes text, ``scipy.stats`` has classes that execute part of their state. So each name
+is judged with its node.
 """
 
 from __future__ import annotations
@@ -23,15 +24,11 @@ __all__ = ["MEMORY_ADDRESSES", "canonical", "trusted_names"]
 
 Node = dict[str, Any]
 
-_SCHEMA = "schema.json"
 MEMORY_ADDRESSES = {"_stop_words_id"}
-"""Attributes in which scikit-learn keeps ``id(...)`` of something, to see whether it was checked before: written as None."""
+"""Attributes in which scikit-learn keeps the ``id`` of something that it has checked; they are written as None."""
 
-_IDENTITY_FREE = {
-    "JsonNode",
-    "TypeNode",
-    "FunctionNode",
-}  # whether two of these were one object, no program can rely on
+_SCHEMA = "schema.json"
+_IDENTITY_FREE = {"JsonNode", "TypeNode", "FunctionNode"}  # nothing depends on two of these being one object
 
 
 def _nodes(part: Any) -> Iterator[Node]:
@@ -50,7 +47,7 @@ def _nodes(part: Any) -> Iterator[Node]:
 
 
 def canonical(data: bytes) -> bytes:
-    """The same model with names in order of appearance, no times, sets sorted and padding zero. skops reads it as any other."""
+    """The same model with names in order of appearance, no times, sets sorted and padding zero; still a skops file."""
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         schema = json.loads(source.read(_SCHEMA))
         for node in reversed(list(_nodes(schema))):
@@ -112,7 +109,7 @@ def _renumber(schema: Node) -> None:
 # ---- what may be loaded
 
 _NO_CODE_FROM = {"externals", "datasets", "tests", "_testing", "conftest", "_build_utils"}
-_CONSTRUCTED_EMPTY = {"ObjectNode", "TreeNode", "LossNode", "DictNode", "TypeNode"}  # no arguments come from the file
+_MADE_WITHOUT_ARGUMENTS = {"ObjectNode", "TreeNode", "DictNode"}  # so that no constructor is given what the file says
 _EXACTLY = {
     ("DTypeNode", "numpy.dtype"),
     ("ConstructorFromReduceNode", "builtins.frozenset"),
@@ -144,7 +141,7 @@ def trusted_names(data: bytes) -> list[str]:
     refused = [name for name in names if not uses[name] or not all(_is_safe(loader, name) for loader in uses[name])]
     if refused:
         raise MaterializationError(
-            f"it holds {', '.join(refused)}, not known to be safe to load: only scikit-learn's own classes and functions are"
+            f"it holds {', '.join(refused)}, not known to be safe to load; scikit-learn's own classes and functions are"
         )
     return names
 
@@ -158,7 +155,7 @@ def _is_safe(loader: str, name: str) -> bool:
     parts = module.split(".")
     if parts[0] != "sklearn" or _NO_CODE_FROM & set(parts):
         return False
-    if loader in _CONSTRUCTED_EMPTY:
+    if loader in _MADE_WITHOUT_ARGUMENTS:
         return isinstance(_find(module, attribute), type)
     return (
         loader == "FunctionNode" and "utils" not in parts and isinstance(_find(module, attribute), types.FunctionType)

@@ -1,6 +1,7 @@
 """Values of the standard library's types as tagged JSON, each with its way there and back.
 
-Types are found by name, so that ``decimal``, ``uuid``, ``zoneinfo`` and the like are imported when a value of theirs arrives.
+Types are found by name, so that ``decimal``, ``uuid``, ``zoneinfo`` and the like are imported when a value of theirs
+arrives.
 """
 
 from __future__ import annotations

@@ -149,6 +149,16 @@ def test_several_files_are_copied_to_a_folder(invoke: Invoke, project: Path) -> 
     assert copied == {"b.txt": "a/b.txt", "c.txt": "c.txt"}
 
 
+def test_what_else_is_in_a_folder_stays_when_files_in_it_are_replaced(invoke: Invoke, project: Path) -> None:
+    test_several_files_are_copied_to_a_folder(invoke, project)
+    Path("copy/mine.txt").write_text("mine")
+    Path("copy/c.txt").write_text("old")
+    assert "--force" in invoke("artifacts", "get", "t/grow/tree", "-o", "copy", code=2)
+    invoke("artifacts", "get", "t/grow/tree", "-o", "copy", "--force")
+    assert (Path("copy/mine.txt").read_text(), Path("copy/c.txt").read_text()) == ("mine", "c.txt")
+    assert "is a folder" in invoke("artifacts", "get", "r1/harvest/weight", "-o", "copy", "--force", code=2)
+
+
 def test_a_damaged_file_is_not_copied(invoke: Invoke, rows: Json, project: Path) -> None:
     (stored,) = (path for path in project.rglob("r1/data/harvest/weight/content-*/*") if path.is_file())
     stored.write_bytes(stored.read_bytes().replace(b"3", b"4"))
@@ -170,6 +180,11 @@ def test_lineage_is_drawn_in_four_ways(invoke: Invoke) -> None:
         invoke("lineage", "r1/write_label/label", "--format", "svg", "-o", "pictures/l.svg") == "wrote pictures/l.svg\n"
     )
     assert ET.parse("pictures/l.svg").getroot().tag.endswith("svg")
+
+
+def test_an_output_that_has_only_ascii_is_no_error(cli: Cli) -> None:
+    done = cli("lineage", "r1/write_label/label", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_lineage_goes_up_or_down_and_as_far_as_asked(invoke: Invoke) -> None:

@@ -181,6 +181,7 @@ def test_debug_shows_the_traceback_of_an_error(cli: Cli, mill: Path) -> None:
     assert "Traceback" not in cli("run", "mill", "--stack", "x").stderr
     assert "Traceback" in cli("--debug", "run", "mill", "--stack", "x").stderr
     assert "Traceback" in cli("run", "mill", "--stack", "x", TAILRACE_DEBUG="1").stderr
+    assert "runtime.py" in cli("--debug", "run", "mill", "-p", "stop=true").stderr, "our own frames too"
 
 
 def test_a_retry_is_told(invoke: Invoke, project: Path) -> None:

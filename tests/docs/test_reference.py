@@ -38,7 +38,7 @@ def written(call: Any) -> str:
             continue
         if item.kind is item.KEYWORD_ONLY and not any(part.startswith("*") for part in parts):
             parts.append("*")
-        prefix = {item.VAR_POSITIONAL: "*", item.VAR_KEYWORD: "**"}.get(item.kind, "")
+        prefix = "*" if item.kind is item.VAR_POSITIONAL else "**" if item.kind is item.VAR_KEYWORD else ""
         default = "" if item.default is item.empty else f"={item.default!r}"
         parts.append(f"{prefix}{item.name}{default}")
     return ", ".join(parts)
@@ -114,3 +114,16 @@ def test_every_command_and_option_is_in_the_reference_and_no_other() -> None:
     assert {name: options - shared for name, options in said.items()} == {
         name: options - shared - {"--install-completion", "--show-completion"} for name, options in real.items()
     }
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def test_every_link_between_pages_leads_to_a_file() -> None:
+    root = REFERENCE.parents[1]
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md")]
+    links = {
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    }
+    assert links
+    assert sorted(f"{page}: {link}" for page, link in links if not (page.parent / link).exists()) == []
