@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,11 +13,25 @@ from typing import Any
 from ..core.errors import StepTimeout
 from ..core.plan import Node, Plan
 from ..core.refs import Run
-from .events import StepEvent, emit
+from ..core.results import RunResult
+from ..routing.stacks import Stack
+from .events import Listener, StepEvent, emit, listening
 from .interrupt import raise_in_thread
-from .runtime import run_step, skip_step
+from .runtime import closing, new_run_id, open_run, run_step, skip_step
 
-__all__ = ["execute"]
+__all__ = ["execute", "run_here"]
+
+
+def run_here(
+    plan: Plan, params: Mapping[str, Any], stack: Stack, run_id: str | None, on_event: Listener | None
+) -> RunResult:
+    """Run a plan to its end in this process and thread."""
+    run_id = run_id or new_run_id()
+    with listening(run_id, on_event):
+        run = open_run(plan, params=params, stack=stack, orchestrator="inline", run_id=run_id)
+        with closing(plan, run) as results:
+            execute(plan, run)
+    return results[0]
 
 
 def execute(plan: Plan, run: Run) -> None:

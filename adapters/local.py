@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.errors import ConfigError, Problem, did_you_mean
 from ..core.pipeline import Pipeline
+from ..core.plugins import component
 from ..core.results import RunResult
-from ..routing.stacks import Stack, resolve_stack
-from .events import Listener, listening
-from .runtime import closing, new_run_id, open_run
+from ..routing.stacks import resolve_stack
+from .events import Listener
 
 __all__ = ["ORCHESTRATORS", "run"]
 
-ORCHESTRATORS = {"local": "the Prefect engine in this process", "inline": "this process, without an engine"}
+ORCHESTRATORS = {"local": "tailrace.adapters.prefect:run_here", "inline": "tailrace.adapters.inline:run_here"}
+"""What runs a plan to its end, by type. Others register the entry point group ``tailrace.orchestrators``."""
 
 
 def run(
@@ -29,25 +29,9 @@ def run(
 ) -> RunResult:
     """Run a pipeline to its end. See :meth:`tailrace.Pipeline.run`."""
     chosen = resolve_stack(stack, config=config)
-    kind = orchestrator or chosen.orchestrator.type
-    if kind not in ORCHESTRATORS:
-        what = f"unknown orchestrator {kind!r}.{did_you_mean(kind, ORCHESTRATORS)}"
-        place = "orchestrator=" if orchestrator else chosen.orchestrator.place
-        raise ConfigError("The pipeline cannot run", [Problem(what, place)])
     plan = pipeline.plan(params)
     values = plan.resolve_params(params or {})
-    if kind == "inline":
-        return _run_inline(plan, values, chosen, run_id or new_run_id(), on_event)
-    from .prefect import run_here
-
-    return run_here(pipeline, plan, values, chosen, run_id, on_event)
-
-
-def _run_inline(plan: Any, values: dict[str, Any], stack: Stack, run_id: str, on_event: Listener | None) -> RunResult:
-    from .inline import execute
-
-    with listening(run_id, on_event):
-        opened = open_run(plan, params=values, stack=stack, orchestrator="inline", run_id=run_id)
-        with closing(plan, opened) as results:
-            execute(plan, opened)
-    return results[0]
+    run_here: Callable[..., RunResult] = component(
+        "tailrace.orchestrators", orchestrator or chosen.orchestrator.type, ORCHESTRATORS
+    )
+    return run_here(plan, values, chosen, run_id, on_event)

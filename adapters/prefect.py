@@ -23,7 +23,11 @@ from prefect import Flow, Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.futures import PrefectFuture
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import (
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    temporary_settings,
+)
 from prefect.utilities.annotations import opaque
 
 from ..core.pipeline import Pipeline
@@ -42,6 +46,8 @@ _IN_FLIGHT = 16
 
 _GRACE = 10.0
 """Seconds that a cancelled run waits for its steps to notice."""
+
+_LOCAL_SETTINGS = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_SERVER_ANALYTICS_ENABLED: False}
 
 _WORKING = Interruptible()
 
@@ -71,23 +77,18 @@ _HERE: contextvars.ContextVar[_Here | None] = contextvars.ContextVar("tailrace_h
 
 
 def run_here(
-    pipeline: Pipeline,
-    plan: Plan,
-    params: Mapping[str, Any],
-    stack: Stack,
-    run_id: str | None,
-    on_event: Listener | None,
+    plan: Plan, params: Mapping[str, Any], stack: Stack, run_id: str | None, on_event: Listener | None
 ) -> RunResult:
     """Run a plan to its end in this process, on the server that Prefect is set up with, else on one of its own.
 
     Prefect's heartbeats are off for such a run: the process that would miss them is this one, and waiting for their
-    thread costs up to a second.
+    thread costs up to a second. So are the analytics of a server of its own, which would outlive it in the log.
     """
-    flow = _flow(plan, variable="flow", module=__name__, name=pipeline.name, options={"validate_parameters": False})
+    flow = _flow(plan, variable="flow", module=__name__, name=plan.name, options={"validate_parameters": False})
     here = _Here(stack, params, on_event)
     token = _HERE.set(here)
     try:
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), _quiet(on_event is not None):
+        with temporary_settings(_LOCAL_SETTINGS), _quiet(on_event is not None):
             flow(**params, run_id=run_id, stack=stack.name)
     finally:
         _HERE.reset(token)
@@ -268,7 +269,7 @@ class StepTask:
         return {name: ref.to_dict() for name, ref in done.items()}
 
 
-_SIGNATURE = inspect.signature(partial(StepTask.__call__, None))
+_SIGNATURE = inspect.signature(partial(StepTask.__call__, None))  # type: ignore[arg-type]  # only its parameters
 
 
 def _task(plan: Plan, node: Node) -> Task[..., Any]:

@@ -84,10 +84,15 @@ def open_run(
     router = router_for(run, stack)
     journal, record = Journal.open(router.store(), RunRecord(run, plan.version, tuple(_outline(plan))))
     journal.reopen()
-    if router.tracker is not None:
+    try:
         tracker_run = router.tracker_run(record.run)
-        if tracker_run is not None:
+        if router.tracker is not None and tracker_run is not None:
             router.tracker.log_params(tracker_run, dict(_step_params(plan, params)))
+    except BaseException as error:
+        state = "failed" if isinstance(error, Exception) else "cancelled"
+        seconds = (datetime.now(UTC) - now).total_seconds()
+        journal.close(RunEnd(state, datetime.now(UTC).isoformat(), seconds, f"{type(error).__name__}: {error}"), [])
+        raise
     return record.run
 
 
@@ -119,10 +124,10 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     """
     node = plan.node(step)
     router = router_for(run)
-    emit(StepEvent("started", step, run.map_index, run.run_id))
     record = TaskRecord(step, run.map_index, "completed", datetime.now(UTC).isoformat(), 0.0, run.attempt)
     begin = time.perf_counter()
     try:
+        emit(StepEvent("started", step, run.map_index, run.run_id))
         arguments, parents = _load(plan, node, run, refs, router)
         task = Task(run, step, node.step.code_version, plan.version, parents)
         record = replace(record, load=time.perf_counter() - begin, inputs=_ids(parents))
@@ -155,8 +160,9 @@ def close_run(plan: Plan, run: Run, state: str, error: BaseException | None = No
     """End a run: ``completed``, ``failed`` or ``cancelled``, in the journal and in the tracker. Returns its result."""
     router = router_for(run)
     journal = Journal.of(router.store(), run)
-    tasks = list(journal.tasks())
-    seconds = (datetime.now(UTC) - (run.opened or run.started)).total_seconds()
+    opened = run.opened or run.started
+    tasks = list(journal.tasks(since=opened))
+    seconds = (datetime.now(UTC) - opened).total_seconds()
     url, refusal = "", None
     try:
         tracker_run = router.tracker_run(run)
@@ -200,8 +206,8 @@ def _result(
 def failure(result: RunResult, error: BaseException) -> StepFailed:
     """The exception that a failed run raises; raise it ``from`` the step's own."""
     failed = [step for step in result.steps.values() if step.state == "failed"]
-    where = f"step {failed[0].name!r}" if failed else "the run"
-    message = f"{where} of run {result.run_id!r} failed: {type(error).__name__}: {error}"
+    where = f"step {failed[0].name!r} of run {result.run_id!r}" if failed else f"run {result.run_id!r}"
+    message = f"{where} failed: {type(error).__name__}: {error}"
     return StepFailed(message, step=failed[0].name if failed else "", result=result)
 
 
@@ -242,7 +248,7 @@ def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:
     if value is None:
         return None
     if declared is not None:
-        return value if isinstance(value, Asset) else declared.wrap(value, manifest.name)
+        return value if isinstance(value, declared) else declared.wrap(value, manifest.name)
     if not isinstance(value, Asset):
         return value
     plain = concrete(wanted) if wanted is not None else None

@@ -18,7 +18,7 @@ from tailrace.stores.local import LocalArtifactStore
 __all__ = ["bench"]
 
 _PER_RUN = 50
-_BATCH = 2_000
+_BATCH = 20_000
 _START = datetime(2026, 3, 1, tzinfo=UTC)
 
 

@@ -14,25 +14,29 @@ from measure import Bench, Row, alternate, process, row
 
 __all__ = ["rows"]
 
+_FLOORS = {
+    "plain": "bare tasks as one writes them: submit(future)",
+    "bare": "bare tasks submitted as ours are: submit({..: future})",
+}
+
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Tasks in turn on one server in one process; then whole processes, each with a server of its own."""
     cwd = bench.folder / "engine"
     cwd.mkdir()
     (cwd / "tailrace.yaml").write_text(CONFIG, encoding="utf-8")
-    found = json.loads(process(bench.python, "import engine_rounds", cwd)[1].splitlines()[-1])
-    floor = "a bare task that returns a small dict, submitted alike"
+    found = json.loads(process(bench.python, "import engine_rounds", cwd, given="9")[1].splitlines()[-1])
     for stack, word in ("quick", "not durable"), ("durable", "durable"):
-        name = f"Prefect engine, one more task of 20, {word}"
-        yield row(name, found[stack], "ms", found["bare"], floor, most_ratio=1.15)
+        for kind, how in _FLOORS.items():
+            yield row(f"Prefect: one more task of 20, {word}", found[stack], "ms", found[kind], how, most_ratio=1.15)
 
     def whole(code: str) -> float:
         return process(bench.python, code, cwd)[0]
 
     ours, bare = alternate(3, partial(whole, "import flow_tailrace"), partial(whole, "import flow_bare"))
-    yield row("Prefect engine, 20 steps, whole process", ours, "s", bare, "a flow of 20 tasks, whole process", most_ratio=1.05)
-    left = _left_behind(cwd)
-    yield row("processes left running by these", [float(len(left))], "", most=0)
+    floor = "a flow of 20 tasks, whole process"
+    yield row("Prefect: 20 steps, whole process and server", ours, "s", bare, floor, most_ratio=1.05)
+    yield row("processes that these left running", [float(len(_left_behind(cwd)))], "", most=0)
 
 
 def _left_behind(home: Path) -> list[int]:

@@ -1,4 +1,4 @@
-"""How everything here is measured: in rounds in which each subject has its turn, as ratios to a floor of the same rounds.
+"""How all of this is measured: in rounds in which each subject has its turn, as ratios to a floor of the same rounds.
 
 A machine that is busy with something else is busy for both sides of a round. So the ratio is the median of the rounds'
 ratios, shown with its quartiles; the figure itself is the median of the rounds, shown with the least.
@@ -55,7 +55,7 @@ def row(
     most: float | None = None,
     most_ratio: float | None = None,
 ) -> Row:
-    """The rounds of a subject beside those of its floor. ``most`` and ``most_ratio`` are the budget; both hold for medians."""
+    """The rounds of a subject beside those of its floor. ``most`` and ``most_ratio`` are the budget, for medians."""
     value = statistics.median(values)
     ratios = [one / other for one, other in zip(values, floors, strict=True)] if floors else []
     ratio = statistics.median(ratios) if ratios else None
@@ -79,7 +79,7 @@ def _quartile(values: Sequence[float], which: int) -> float:
 
 
 def alternate(rounds: int, *subjects: Callable[[], float], warm_up: int = 1) -> list[list[float]]:
-    """Each subject's figures, round by round; who goes first changes with the round, and warm-up rounds do not count."""
+    """Each subject's figures, round by round. Who goes first changes with the round; warm-up rounds do not count."""
     figures: list[list[float]] = [[] for _ in subjects]
     for turn in range(-warm_up, rounds):
         for place in range(len(subjects)):
@@ -97,9 +97,10 @@ def environment(home: Path) -> dict[str, str]:
     """
     foreign = ("TAILRACE_", "PREFECT_", "MLFLOW_", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    inherited = os.environ.get("PYTHONPATH")
     return {
         **kept,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROGRAMS), str(PROGRAMS.parent), os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join([*map(str, (PROGRAMS, PROGRAMS.parent)), *filter(None, [inherited])]),
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -111,7 +112,7 @@ def environment(home: Path) -> dict[str, str]:
 def process(python: str, code: str, cwd: Path, *, given: str = "") -> tuple[float, str]:
     """Run code in a fresh interpreter: the seconds of the whole process, and what it printed.
 
-    A program is imported (``import three_tailrace``), since only of a module is the byte code kept. Raises when it fails.
+    A program is imported (``import three_tailrace``), since only a module's byte code is kept. Raises when it fails.
     """
     begin = time.perf_counter()
     done = subprocess.run(

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from measure import Bench, Row
+from measure import Bench, Row, row
 
 SUBJECTS = {
     "start": "import and cold start",
@@ -48,7 +48,8 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="; ".join(f"{k}: {v}" for k, v in SUBJECTS.items()))
+    what = "; ".join(f"{name}: {about}" for name, about in SUBJECTS.items())
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=what)
     parser.add_argument("--json", metavar="FILE", help="write the figures to a file, too")
     parser.add_argument("--dir", metavar="DIR", help="a folder on the disk to measure (default: the temporary one)")
     parser.add_argument("--kedro-python", metavar="PATH", default=os.environ.get("KEDRO_PYTHON") or sys.executable)
@@ -68,7 +69,7 @@ def _measured(subject: str, bench: Bench) -> Iterator[Row]:
         return
     if subject == "catalog":
         for found in module.bench():
-            yield _plain(found)
+            yield row(found["name"], [found["value"]], found["unit"], most=found["budget"])
         return
     yield from module.rows(bench)
 

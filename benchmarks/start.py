@@ -22,7 +22,8 @@ def rows(bench: Bench) -> Iterator[Row]:
         15, partial(_seconds, bench.python, "pass", cwd), partial(_seconds, bench.python, "import tailrace", cwd)
     )
     added = [1000 * (one - other) for one, other in zip(imported, bare, strict=True)]
-    yield row("import tailrace", added, "ms", [1000 * other for other in bare], "`python -c pass`, to which it adds", most=50)
+    floors = [1000 * other for other in bare]
+    yield row("import tailrace", added, "ms", floors, "`python -c pass`, to which it adds", most=50)
     found = process(bench.python, _FOUND, cwd)[1].split()
     yield row(f"of {', '.join(_HEAVY.split())}: imported by it", [float(len(found))], "", most=0)
 

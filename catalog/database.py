@@ -14,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, in
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from ..core.errors import MissingExtra
 from .schema import SCHEMA, meta, metadata
 
 __all__ = ["Database", "damaged", "log"]
@@ -108,7 +109,7 @@ def damaged(error: DBAPIError) -> bool:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url)
+        return _server(url)
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": _WAIT})
@@ -128,6 +129,17 @@ def _engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _server(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    try:
+        return create_engine(url)
+    except ModuleNotFoundError as error:
+        if error.name != "psycopg":
+            raise
+        raise MissingExtra("The index in PostgreSQL", "postgres", "psycopg") from error
 
 
 def _version(connection: Connection) -> str | None:

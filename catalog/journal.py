@@ -122,10 +122,18 @@ class Journal:
             f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False
         )
 
-    def tasks(self) -> Iterator[TaskRecord]:
-        """Every recorded task, by step and item."""
+    def tasks(self, since: datetime | None = None) -> Iterator[TaskRecord]:
+        """Every recorded task, by step and item.
+
+        With ``since``, tasks that started before it are forgotten: an earlier execution under this run id left them,
+        and this one had no such step or item any more.
+        """
         for key in sorted(self.store.walk(f"{self.folder}/steps/")):
-            yield TaskRecord.from_dict(orjson.loads(self.store.read(key)))
+            task = TaskRecord.from_dict(orjson.loads(self.store.read(key)))
+            if since is not None and datetime.fromisoformat(task.started) < since:
+                self.store.remove(key)
+            else:
+                yield task
 
     def close(self, end: RunEnd, tasks: Sequence[TaskRecord]) -> None:
         """Record how the run ended, and list its tasks' artifacts in ``artifacts.jsonl``, one a line."""

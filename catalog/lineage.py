@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-__all__ = ["LineageEdge", "LineageGraph", "LineageNode"]
+__all__ = ["LineageEdge", "LineageGraph", "LineageNode", "layers", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class LineageGraph:
         parts = [node.name, node.about, node.short_digest, f"by {node.task}" if node.step else ""]
         if len(self.runs) > 1 and node.run_id:
             parts.append(f"in {node.run_id}")
-        return "  ".join(part for part in parts if part)
+        return printable("  ".join(part for part in parts if part))
 
     def to_mermaid(self) -> str:
         """A Mermaid flowchart: a box per artifact, an arrow per step; of several runs, each in a frame."""
@@ -210,8 +210,13 @@ def layers(nodes: Iterable[str], edges: Iterable[LineageEdge]) -> dict[str, int]
     return found
 
 
+def printable(text: str) -> str:
+    """The text on one line, without what would control a terminal and what XML cannot hold."""
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
+
+
 _SPECIAL = re.compile(
-    r"""[\x00-\x1f"#%&*<>`|\\~]"""  # Mermaid's own, HTML's and Markdown's characters
+    r"""["#%&*<>`|\\~]"""  # Mermaid's own, HTML's and Markdown's characters
     r"""|(?<![^\W_])_|_(?![^\W_])"""  # emphasis, in Markdown
     r"""|[-+.)](?=\s)"""  # a list
 )
@@ -219,7 +224,7 @@ _SPECIAL = re.compile(
 
 def _escaped(text: str) -> str:
     """The text for a quoted label, where Mermaid would take some characters for itself: they become entities."""
-    return _SPECIAL.sub(lambda match: f"#{ord(match.group())};", text)
+    return _SPECIAL.sub(lambda match: f"#{ord(match.group())};", printable(text))
 
 
 def _quoted(text: str) -> str:

@@ -8,14 +8,11 @@ boxes overlapping (isotonic regression).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .lineage import LineageGraph, LineageNode
+from .lineage import LineageGraph, LineageNode, layers, printable
 
 __all__ = ["draw"]
 
@@ -79,8 +76,6 @@ def draw(graph: LineageGraph) -> str:
 
 def _columns(graph: LineageGraph) -> dict[str, int]:
     """The generation of each node. What was made from nothing stands beside the first that was made from it."""
-    from .lineage import layers
-
     found = layers([node.id for node in graph.nodes], graph.edges)
     made = {edge.child for edge in graph.edges}
     first: dict[str, int] = {}
@@ -208,5 +203,4 @@ def _short(text: str, limit: int) -> str:
 
 
 def _text(text: str) -> str:
-    """The text for XML, which cannot hold control characters and lone surrogates at all."""
-    return escape(re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text))
+    return escape(printable(text))

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, Update, bindparam, delete, func, insert, select, update
 
 from ..core.names import MANIFEST
 from ..core.refs import ArtifactRef, Manifest
@@ -89,6 +89,7 @@ class Sync:
         self.database = database
         self.scope = scope_id
         self.stores = stores
+        self.roots = sorted(((f"{store.root_uri}/", name) for name, store in stores.items()), reverse=True)
         self.walk = walk
         self.anew = anew
         self.looked_at: set[str] = set()
@@ -170,11 +171,15 @@ class Sync:
                     batch.known[uri] = digest
 
     def _add_ref(self, batch: _Batch, ref: ArtifactRef, run_id: str) -> None:
-        for name, store in self.stores.items():
-            if ref.uri.startswith(f"{store.root_uri}/"):
-                batch.places[ref.uri] = name
-                return
-        self.problems.append(f"{ref.uri!r} of run {run_id!r} is in none of the stores {', '.join(self.stores)}.")
+        name = self._store_of(ref.uri)
+        if name is None:
+            self.problems.append(f"{ref.uri!r} of run {run_id!r} is in none of the stores {', '.join(self.stores)}.")
+        else:
+            batch.places[ref.uri] = name
+
+    def _store_of(self, uri: str) -> str | None:
+        """The store that a URI is in: of one inside another, the inner one."""
+        return next((name for root, name in self.roots if uri.startswith(root)), None)
 
     def _walk_batches(self, name: str) -> Iterator[_Batch]:
         columns = (artifact.c.uri, artifact.c.run_id, artifact.c.manifest_digest)
@@ -182,7 +187,7 @@ class Sync:
         with self.database.reading() as connection:
             indexed = {uri: (by, digest) for uri, by, digest in connection.execute(select(*columns).where(*mine))}
         store = self.stores[name]
-        found = {store.uri(key) for key in store.list_artifacts()}
+        found = {uri for uri in map(store.uri, store.list_artifacts()) if self._store_of(uri) == name}
         by_hand = (uri for uri, (run_id, _) in indexed.items() if not run_id)
         wanted = {*found, *indexed} if self.anew else {*(found ^ indexed.keys()), *by_hand}
         look_at = sorted(wanted - self.looked_at)
@@ -280,14 +285,22 @@ def _count(connection: Connection, scope_id: int, moved: Iterable[Mapping[str, A
     for row in moved:
         key = tuple(row[column.name] for column in _SERIES)
         since[key] = min(row["created"], since.get(key, row["created"]))
-    for key, created in since.items():
-        same = [artifact.c.scope == scope_id, *(column == value for column, value in zip(_SERIES, key, strict=True))]
-        last = select(artifact.c.ordinal).where(*same, artifact.c.created < created)
-        before = last.order_by(*(column.desc() for column in _ORDER)).limit(1).scalar_subquery()
-        number = func.coalesce(before, 0) + func.row_number().over(order_by=_ORDER)
-        counted = select(artifact.c.uri, number.label("ordinal")).where(*same, artifact.c.created >= created).subquery()
-        changed = (artifact.c.uri == counted.c.uri, artifact.c.ordinal != counted.c.ordinal)
-        connection.execute(update(artifact).values(ordinal=counted.c.ordinal).where(*same, *changed))
+    names = [f"of_{column.name}" for column in _SERIES]
+    values = [
+        {"of_scope": scope_id, "since": created, **dict(zip(names, key, strict=True))} for key, created in since.items()
+    ]
+    if values:
+        connection.execute(_counted(), values)
+
+
+def _counted() -> Update:
+    same = [column == bindparam(f"of_{column.name}") for column in (artifact.c.scope, *_SERIES)]
+    last = select(artifact.c.ordinal).where(*same, artifact.c.created < bindparam("since"))
+    before = last.order_by(*(column.desc() for column in _ORDER)).limit(1).scalar_subquery()
+    number = (func.coalesce(before, 0) + func.row_number().over(order_by=_ORDER)).label("ordinal")
+    new = select(artifact.c.uri, number).where(*same, artifact.c.created >= bindparam("since")).subquery()
+    changed = (artifact.c.uri == new.c.uri, artifact.c.ordinal != new.c.ordinal)
+    return update(artifact).values(ordinal=new.c.ordinal).where(*same, *changed)
 
 
 def _write_runs(

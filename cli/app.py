@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from typing import Annotated, Any
@@ -54,6 +55,11 @@ class Commands(TyperGroup):
 
             _tell(f"{trimmed(error.__cause__)}\n{error}", error, debug=ctx.params["debug"])
             raise typer.Exit(USAGE) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader has seen enough; typer knows how to end
+                raise
+            _tell(f"{type(error).__name__}: {error}", error, debug=ctx.params["debug"])
+            raise typer.Exit(FAILED) from error
         except KeyboardInterrupt as error:
             _tell("interrupted", error, debug=ctx.params["debug"])
             raise typer.Exit(INTERRUPTED) from error
@@ -64,7 +70,7 @@ def _tell(message: str, error: BaseException, *, debug: bool) -> None:
 
     if debug:
         traceback.print_exception(error)
-    console(stderr=True).print(message, style="red", soft_wrap=True)
+    console(stderr=True).print(message, style="red")
 
 
 app = typer.Typer(

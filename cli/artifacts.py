@@ -149,7 +149,7 @@ def get(
         raise ConfigError("Nothing was written", [Problem("It is there already; --force replaces it", str(target))])
     _copy(store, store.key(row.uri), manifest, target)
     count = "" if single else f" ({len(manifest.files)} files)"
-    console().print(f"wrote {target}{count}, {size(manifest.size_bytes)}", soft_wrap=True)
+    console().print(f"wrote {target}{count}, {size(manifest.size_bytes)}")
 
 
 def _copy(store: ArtifactStore, key: str, manifest: Manifest, target: Path) -> None:

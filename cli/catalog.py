@@ -34,7 +34,7 @@ def _tell(report: SyncReport) -> None:
     from .show import console
 
     for problem in report.problems:
-        console(stderr=True).print(f"Not read: {problem}", style="yellow", soft_wrap=True)
+        console(stderr=True).print(f"Not read: {problem}", style="yellow")
 
 
 @app.command()

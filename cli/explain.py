@@ -45,7 +45,7 @@ def explain(
         return
     out = console()
     source = f" of {chosen.source}" if chosen.source else ""
-    out.print(f"{plan.name} on the stack {chosen.name}{source}", soft_wrap=True)
+    out.print(f"{plan.name} on the stack {chosen.name}{source}")
     for row in rows:
         out.print()
         _show(out, row, chosen)
@@ -121,7 +121,7 @@ def _show(out: Any, row: dict[str, Any], stack: StackOf) -> None:
 
     component = stack.stores[row["store"]]
     title = f"{row['step']} -> {row['output']}: {row['type']}"
-    out.print(title, style="bold", soft_wrap=True)
+    out.print(title, style="bold")
     facts = [
         ("  materializer", row["materializer"]),
         ("  store", f"{row['store']} ({component.type})"),

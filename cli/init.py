@@ -42,9 +42,9 @@ def init(
         path.write_text(text, encoding="utf-8")
     out = console()
     for path in files:
-        out.print(f"wrote {path}", soft_wrap=True)
+        out.print(f"wrote {path}")
     there = "" if directory.resolve() == Path.cwd() else f"cd {directory} && "
-    out.print(f"\nNext: {there}tailrace explain hello\n      {there}tailrace run hello", soft_wrap=True)
+    out.print(f"\nNext: {there}tailrace explain hello\n      {there}tailrace run hello")
 
 
 def _template(name: str) -> str:

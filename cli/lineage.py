@@ -46,4 +46,4 @@ def lineage(
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-    console().print(f"wrote {output}", soft_wrap=True)
+    console().print(f"wrote {output}")

@@ -65,7 +65,7 @@ class Progress:
             self.run_id = event.run_id
             self.steps.setdefault(event.step, _Step()).note(event)
             if not self.live:
-                self.console.print(_line(event), soft_wrap=True)
+                self.console.print(_line(event))
 
     def __rich__(self) -> Table:
         """The table as it is now."""
@@ -84,12 +84,17 @@ class Progress:
 def _notes(step: _Step) -> str:
     """What is worth a few words beside the step's name."""
     done, tasks = len(step.ended), len(step.ended) + len(step.running)
-    errors = [record.error.partition("\n")[0] for record in step.ended.values() if record.error]
+    errors = [record.error.partition("\n")[0] for record in step.ended.values() if _failed(record)]
     if errors or step.message:
         return step.message or (errors[0] if tasks == 1 else f"{len(errors)} of {tasks} tasks: {errors[0]}")
     if tasks > 1 or any(index is not None for index in step.ended):
         return f"{done} of {tasks} tasks" if step.running else f"{tasks} tasks"
     return ", ".join(map(_made, step.ended.values()))
+
+
+def _failed(record: TaskRecord) -> bool:
+    """Whether the error says more than the state does."""
+    return bool(record.error) and record.state != "cancelled"
 
 
 def _made(record: TaskRecord) -> str:
@@ -101,7 +106,7 @@ def _line(event: StepEvent) -> str:
     if event.record is None:
         return f"{event.kind:<9}  {name}" + (f"  {event.message}" if event.message else "")
     record = event.record
-    rest = "" if record.state == "cancelled" else record.error.partition("\n")[0] or _made(record)
+    rest = record.error.partition("\n")[0] if _failed(record) else _made(record)
     seconds = "" if record.state == "skipped" else duration(record.seconds)
     return "  ".join(part for part in (f"{record.state:<9}", name, seconds, rest) if part)
 

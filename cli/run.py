@@ -123,7 +123,7 @@ def _tell_cancelled(run_id: str) -> None:
     out = console(stderr=True)
     out.print("cancelled", style="yellow")
     if run_id:  # there is no record before the first task
-        out.print(_record(run_id), soft_wrap=True)
+        out.print(_record(run_id))
 
 
 def _record(run_id: str) -> str:
@@ -138,8 +138,8 @@ def _tell_failure(failure: StepFailed, result: RunResult, *, debug: bool) -> Non
     shown = "".join(traceback.format_exception(failure)) if debug else trimmed(failure.__cause__)
     out.print(shown, soft_wrap=True)
     what = f"Step {failure.step!r} failed" if failure.step else "The run failed"
-    out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red", soft_wrap=True)
-    out.print(_record(result.run_id), soft_wrap=True)
+    out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red")
+    out.print(_record(result.run_id))
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def set_(name: Annotated[str, typer.Argument(help="The stack.")], config: Config
     from .show import console, place
 
     path = set_active_stack(name, config)
-    console().print(f"Runs of this project use the stack {name} now (kept in {place(path.as_uri())}).", soft_wrap=True)
+    console().print(f"Runs of this project use the stack {name} now (kept in {place(path.as_uri())}).")
     stronger = os.environ.get("TAILRACE_STACK", name)
     if stronger != name:
         console(stderr=True).print(f"TAILRACE_STACK={stronger} is stronger, and is set here.", style="yellow")
@@ -112,14 +112,14 @@ def validate(config: Config = None, json: AsJson = False) -> None:
         rows = [{"message": problem.message, "place": problem.place} for problem in problems]
         listing(rows, {}, json=True, empty="")
     for problem in () if json else problems:
-        console(stderr=True).print(f"{problem.place}: {problem.message}", style="red", soft_wrap=True)
+        console(stderr=True).print(f"{problem.place}: {problem.message}", style="red")
     if problems:
         raise typer.Exit(2)
     if not json:
         source = find_config(config)
         none = "There is no tailrace.yaml here or above: nothing to check."
         said = f"{place(source.as_uri())} is sound." if source else none
-        console().print(said, soft_wrap=True)
+        console().print(said)
 
 
 @app.command()

@@ -175,11 +175,17 @@ def _wire_by_names(
         Problem("two steps have this name", f"step {name!r}") for name in {n for n in names if names.count(n) > 1}
     ]
     taken = {parameter for use in uses for parameter in use.step.parameters}
+    wanted = {name for use in uses for name in _input_names(use.step, []).values()}
     params = {
         name: Param(name, defaults.get(name, inspect.Parameter.empty), _annotation(uses, name))
         for name in values
         if name in defaults or (name in taken and name not in producers)
     }
+    problems += [
+        Problem(f"no step takes the context parameter {name!r}.{did_you_mean(name, taken - {*defaults})}", "context")
+        for name in defaults
+        if name not in taken and name not in wanted
+    ]
     nodes = [Node(use.name, use.step, dict(_bind(use, producers, params, problems)), use.mapped) for use in uses]
     for use in uses:
         for name in use.mapped:

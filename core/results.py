@@ -30,7 +30,6 @@ class TaskRecord:
     outputs: Mapping[str, ArtifactRef] = field(default_factory=dict)
     extra: tuple[ArtifactRef, ...] = ()
     inputs: Mapping[str, list[str]] = field(default_factory=dict)
-    params: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     destinations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     error: str = ""

@@ -171,9 +171,9 @@ class _Comparison:
 
         if isinstance(one.dtype, np.dtype):
             return self._arrays(one.to_numpy(), other.to_numpy(), at)
-        found = self.between(one.dtype, other.dtype, f"{at}.dtype")
-        if found:
-            return found
+        zones = getattr(one.dtype, "tz", None), getattr(other.dtype, "tz", None)
+        if one.dtype != other.dtype or repr(one.dtype) != repr(other.dtype) or type(zones[0]) is not type(zones[1]):
+            return f"{at}.dtype: {one.dtype!r} is {other.dtype!r}"
         if hasattr(one, "categories"):
             names = ("categories", "codes", "ordered")
             return self.parts((f"{at}.{name}", getattr(one, name), getattr(other, name)) for name in names)

@@ -1,8 +1,8 @@
 """NumPy arrays as ``.npy``, readable by everything that reads NumPy, with a spec for what that format forgets.
 
-Exact: values, dtype, shape, C or Fortran order, masks, matrix, recarray and chararray. On purpose not kept: strides (an
+Exact: values, dtype, shape, C or Fortran order, masks, matrix and recarray. On purpose not kept: strides (an
 array that is contiguous in neither order comes back in C order), the read-only flag, and that a memmap was one. Object
-arrays, of cells that are plain Python or NumPy scalars and arrays, go into ``cells.json``; see ``tagged``.
+arrays, of cells that are plain Python or NumPy scalars and arrays, go into a JSON file; see ``tagged``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["NumpyMaterializer", "clean_npy", "read_npy", "write_npy"]
 
 Array = np.ndarray[Any, Any]
 
-_VIEWS: dict[type, str] = {np.matrix: "matrix", np.recarray: "recarray", np.char.chararray: "chararray"}
+_VIEWS: dict[type, str] = {np.matrix: "matrix", np.recarray: "recarray"}
 _MAX_HEADER = 1 << 20
 
 

@@ -61,24 +61,27 @@ def _describe(dtype: np.dtype[Any]) -> Any:
 
 
 def decode_dtype(node: Any) -> np.dtype[Any]:
-    """The dtype that :func:`encode_dtype` was given."""
-    if isinstance(node, str):
-        return np.dtype(node)
+    """The dtype that :func:`encode_dtype` was given. Refuses one of Python objects: stored bytes are no pointers."""
+    dtype: np.dtype[Any] = np.dtype(node) if isinstance(node, str) else _make_dtype(node)
+    if dtype.hasobject:
+        raise MaterializationError(f"the stored dtype {dtype} is one of Python objects: refused")
+    return dtype
+
+
+def _make_dtype(node: Mapping[str, Any]) -> Any:
     if "metadata" in node:
         return np.dtype(decode_dtype(node["of"]), metadata=decode(node["metadata"]))
     if "ml_dtypes" in node:
         import ml_dtypes
 
-        special: np.dtype[Any] = np.dtype(getattr(ml_dtypes, node["ml_dtypes"]))
-        return special
+        return np.dtype(getattr(ml_dtypes, node["ml_dtypes"]))
     dtype: Any = np.lib.format.descr_to_dtype(_tuples(node["fields"]))
     if node.get("aligned"):
         fields = [_fields(dtype)[name] for name in dtype.names]
         formats, offsets = [field[0] for field in fields], [field[1] for field in fields]
         layout: Any = {"names": dtype.names, "formats": formats, "offsets": offsets, "itemsize": dtype.itemsize}
         dtype = np.dtype(layout, align=True)
-    made: np.dtype[Any] = np.dtype((np.record, dtype)) if node.get("record") else dtype
-    return made
+    return np.dtype((np.record, dtype)) if node.get("record") else dtype
 
 
 def _lists(descr: Any) -> Any:
@@ -155,8 +158,6 @@ def make(decoder: Decoder, node: Any) -> Any:
     if node["dtype"] in ("U", "S"):
         return (np.str_ if node["dtype"] == "U" else np.bytes_)(decoder.decode(node["v"]))
     dtype = decode_dtype(node["dtype"])
-    if dtype.hasobject:
-        raise MaterializationError("a stored NumPy scalar claims to hold Python objects: refused")
     if node.get("bytes"):
         return np.frombuffer(bytearray(base64.b64decode(node["v"])), dtype, 1)[0]
     return dtype.type(node["v"])

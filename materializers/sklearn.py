@@ -70,7 +70,8 @@ class SklearnMaterializer:
         skops = _skops()
         from .skops_file import trusted_names
 
-        data = bytes(files.read("model.skops"))
+        contents = {name: files.read(name) for name in files.names()}  # MLflow's too: a damaged artifact is not loaded
+        data = bytes(contents["model.skops"])
         return skops.loads(data, trusted=trusted_names(data))
 
     def describe(self, value: Any) -> dict[str, Any]:

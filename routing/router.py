@@ -231,7 +231,7 @@ def artifact_id(run: Run, step: str, output: str) -> str:
 def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
     """The value as the declared artifact type, and whether it was returned bare."""
     declared = asset_type(annotation)
-    if declared is None or isinstance(value, Asset) or (value is None and annotation is not declared):
+    if declared is None or isinstance(value, declared) or (value is None and annotation is not declared):
         return value, False
     try:
         return declared.wrap(value), True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import stat
@@ -20,6 +21,7 @@ from .base import ArtifactStore
 
 __all__ = ["LocalArtifactStore"]
 
+_CHUNK = 1 << 16
 _REMEMBERED = 4096  # folders known not to be links out of the root, so that they are not asked about at every file
 
 
@@ -44,7 +46,8 @@ class LocalArtifactStore(ArtifactStore):
         self.base_path = Path(os.path.realpath(os.path.expanduser(base_path)))
         self._root = str(self.base_path)
         self._uri = f"file://{quote(self._root, errors='surrogateescape')}".rstrip("/")
-        self._count = 0
+        self._token = os.urandom(4).hex()
+        self._count = itertools.count()
         self._pending = threading.local()
         self._sound: set[str] = {self._root}
 
@@ -103,10 +106,16 @@ class LocalArtifactStore(ArtifactStore):
     def read(self, key: str) -> bytes:
         """A small file."""
         try:
-            with open(self._place(key), "rb", buffering=0) as file:
-                return file.readall()
+            fd = os.open(self._place(key), os.O_RDONLY)
+            try:
+                data = b""
+                while more := os.read(fd, _CHUNK):
+                    data += more
+            finally:
+                os.close(fd)
         except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(key) from error
+        return data
 
     def create(self, key: str, data: bytes) -> bool:
         """Write aside, then link: the link fails where there is a file already."""
@@ -177,28 +186,32 @@ class LocalArtifactStore(ArtifactStore):
 
     def _place(self, key: str) -> str:
         target = f"{self._root}/{key}"
-        self._inside(target, key)
+        self._inside(os.path.dirname(target), key)
         return target
 
-    def _inside(self, target: str, key: str) -> None:
-        """Refuse a key that a symbolic link would take out of the root."""
-        folder = os.path.dirname(target)
+    def _inside(self, folder: str, key: str) -> bool:
+        """Whether a folder is there. Refuses a key that a symbolic link would take out of the root."""
         if folder in self._sound:
-            return
-        self._inside(folder, key)
+            return True
+        if not self._inside(os.path.dirname(folder), key):
+            return False
         try:
             linked = stat.S_ISLNK(os.lstat(folder).st_mode)
         except OSError:
-            return  # there is nothing yet
+            return False
         if linked and not f"{os.path.realpath(folder)}/".startswith(f"{self._root}/"):
             raise InvalidKey(f"The key {key!r} leaves the store's root {self._root!r} through a symbolic link.")
+        self._remember(folder)
+        return True
+
+    def _remember(self, folder: str) -> None:
         if len(self._sound) > _REMEMBERED:
             self._sound = {self._root}
         self._sound.add(folder)
 
     def _temporary(self) -> str:
-        self._count += 1
-        return f".tmp-{os.getpid():x}-{os.urandom(4).hex()}-{self._count:x}"
+        """A name that no other thread, process or host uses."""
+        return f".tmp-{os.getpid():x}-{self._token}-{next(self._count):x}"
 
     def _write_aside(self, target: str, data: bytes, flush: bool) -> str:
         folder = os.path.dirname(target)
@@ -227,12 +240,15 @@ class LocalArtifactStore(ArtifactStore):
         above = os.path.dirname(folder)
         try:
             os.mkdir(folder)
-        except FileExistsError:  # perhaps another writer was first
+        except FileExistsError:
             return
         except FileNotFoundError:
             self._make_folders(above)
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # another writer was first
                 os.mkdir(folder)
+                self._remember(folder)
+        else:
+            self._remember(folder)
         self._unflushed({above})
 
     def _unflushed(self, folders: set[str]) -> None:

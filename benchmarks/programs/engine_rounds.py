@@ -1,8 +1,8 @@
 """Chains on one Prefect server in turn: bare tasks, and steps of ours; prints the milliseconds per task as JSON.
 
 A bare task returns a small JSON value. What can be set on a run is set alike: heartbeats off, parameters not validated,
-results neither cached nor persisted, at most so many tasks submitted at a time, futures handed over inside a dict. (For a
-future that is an argument itself Prefect asks the server for its state, which doubles a task's time: that is ``plain``.)
+results neither cached nor persisted, a bounded number of tasks submitted at a time. ``plain`` passes the last task's
+future as an argument, and Prefect then asks the server for its state; ``bare`` passes it inside a dict, as ours do.
 """
 
 from __future__ import annotations

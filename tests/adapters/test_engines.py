@@ -6,9 +6,12 @@ import os
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tailrace import (
+    Dataset,
+    DestinationError,
     MaterializationError,
     MemoryArtifactStore,
     Metrics,
@@ -240,6 +243,45 @@ def test_odd_names_are_stored_safely_and_apart(engine: str, project: Path) -> No
     stored = list((project / ".tailrace" / "artifacts").rglob("manifest.json"))
     assert len(stored) == len(names)
     assert not [path for path in project.rglob("*") if not path.is_relative_to(project / ".tailrace")]
+
+
+def test_an_artifact_type_other_than_the_declared_one_is_refused() -> None:
+    @step
+    def confused() -> Model:
+        return Dataset([1])  # type: ignore[return-value]
+
+    with pytest.raises(StepFailed, match=r"declares the output 'confused' as Model, but returned a Dataset"):
+        Pipeline("p").add_step(confused).run(orchestrator="inline")
+
+
+def test_a_run_that_cannot_open_its_tracker_is_recorded_as_failed(project: Path) -> None:
+    database = "sqlite:////proc/nowhere/mlflow.db"
+    (project / "tailrace.yaml").write_text(
+        f"plugins:\n  experiment_tracker: {{type: mlflow, tracking_uri: '{database}'}}\n"
+    )
+    with pytest.raises(DestinationError, match="MLflow at"):
+        chain.run(orchestrator="inline", run_id="r")
+    end = orjson.loads(next(project.rglob("r/result.json")).read_bytes())
+    assert end["state"] == "failed"
+    assert "DestinationError" in end["error"]
+
+
+def test_what_an_earlier_execution_under_the_same_id_left_is_not_taken_for_this_one(project: Path) -> None:
+    listing = project / "count"
+
+    @step
+    def found() -> list[int]:
+        return list(range(int(listing.read_text())))
+
+    @step
+    def double(x: int) -> int:
+        return 2 * x
+
+    made = Pipeline("p").add_step(found).add_step(step(inputs=["found"])(double.fn), map_over="x")
+    listing.write_text("3")
+    made.run(orchestrator="inline", run_id="r")
+    listing.write_text("2")
+    assert made.run(orchestrator="inline", run_id="r").outputs["double"] == [0, 2]
 
 
 def test_an_async_step_runs_where_a_loop_is_running_already() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,7 +38,7 @@ class RunWriter:
         self,
         step: str,
         outputs: dict[str, Any],
-        inputs: dict[str, ArtifactRef | list[ArtifactRef]] | None = None,
+        inputs: Mapping[str, ArtifactRef | list[ArtifactRef]] | None = None,
         *,
         map_index: int | None = None,
         state: str = "completed",

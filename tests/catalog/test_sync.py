@@ -254,6 +254,15 @@ def test_one_place_under_two_names_is_one_store(lab: Lab) -> None:
     assert (catalog.sync().artifacts, len(catalog.artifacts())) == (0, 8)
 
 
+def test_a_store_inside_another_has_its_own_artifacts(lab: Lab) -> None:
+    lab.stores["inner"] = LocalArtifactStore(lab.folder / "store" / "inner", name="inner", durable=False)
+    lab.commit("outside", 1)
+    lab.commit("inside", 2, store="inner")
+    catalog = lab.synced()
+    assert {(row.name, row.store) for row in catalog.artifacts()} == {("outside", "default"), ("inside", "inner")}
+    assert catalog.sync().artifacts == 0
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"id": "1"}'])
 def test_a_damaged_manifest_is_reported_and_the_rest_is_shown(lab: Lab, damage: bytes) -> None:
     lab.training()

@@ -159,6 +159,13 @@ def test_what_else_is_in_a_folder_stays_when_files_in_it_are_replaced(invoke: In
     assert "is a folder" in invoke("artifacts", "get", "r1/harvest/weight", "-o", "copy", "--force", code=2)
 
 
+def test_a_place_that_cannot_be_written_is_told_without_a_traceback(invoke: Invoke) -> None:
+    Path("file").write_text("")
+    told = invoke("artifacts", "get", "r1/harvest/weight", "-o", "file/below", code=1)
+    assert "file" in told
+    assert "Traceback" not in told
+
+
 def test_a_damaged_file_is_not_copied(invoke: Invoke, rows: Json, project: Path) -> None:
     (stored,) = (path for path in project.rglob("r1/data/harvest/weight/content-*/*") if path.is_file())
     stored.write_bytes(stored.read_bytes().replace(b"3", b"4"))

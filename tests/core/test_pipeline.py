@@ -220,6 +220,11 @@ def test_an_integer_is_a_good_float_and_a_boolean_is_not() -> None:
         plan.resolve_params({"lr": True})
 
 
+def test_a_context_parameter_that_no_step_takes_is_a_mistake() -> None:
+    with pytest.raises(PipelineError, match=r"no step takes the context parameter 'shar'\. Did you mean 'share'\?"):
+        Pipeline("p", context=context(shar=0.9)).add_step(load_data).add_step(split).plan()
+
+
 def test_a_required_parameter_must_be_given() -> None:
     @pipeline
     def needs(count: int) -> None:

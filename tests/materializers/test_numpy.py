@@ -47,12 +47,13 @@ CASES = {
     "times by 25 seconds": np.array([1, 2], "m8[25s]"),
     "a structure": np.zeros(2, [("a", "i1"), ("b", "f8", (2,))]),
     "a structure with padding": filled(GAPS),
-    "a structure inside another, with padding": filled(np.dtype([("n", {"names": ["x"], "formats": ["i1"], "itemsize": 5})])),
+    "a structure inside another, with padding": filled(
+        np.dtype([("n", {"names": ["x"], "formats": ["i1"], "itemsize": 5})])
+    ),
     "field names beyond Latin-1": np.zeros(2, [("é", "i1"), ("日本", "f8")]),
     "titles": np.zeros(2, [(("title", "name"), "i4")]),
     "dtype metadata": np.arange(3).astype(np.dtype("f8", metadata={"unit": "m"})),
     "a recarray": np.rec.array([(1, 2.0)], dtype=[("a", "i1"), ("b", "f8")]),
-    "a chararray": np.char.array(["a", "b"]),
     "masked": np.ma.array([1, 2, 3], mask=[0, 1, 0]),
     "masked nowhere": np.ma.array([1, 2, 3]),
     "masked with a fill value and a hard mask": np.ma.array([1.0, 2.0], fill_value=5, hard_mask=True),

@@ -182,7 +182,9 @@ def test_the_battery_finds_one_that_changes_the_value_or_its_bytes() -> None:
     with pytest.raises(AssertionError, match=r"differ: \['count.txt'\]"):
         check_round_trip(Celsius(1.5), Counting(), equal)
     with pytest.raises(AssertionError, match="damaged"):
-        check_round_trip(Celsius(1.5), type("Careless", (CelsiusMaterializer,), {"load": lambda *_: Celsius(1.5)})(), equal)
+        check_round_trip(
+            Celsius(1.5), type("Careless", (CelsiusMaterializer,), {"load": lambda *_: Celsius(1.5)})(), equal
+        )
 
 
 # ---- entry points
@@ -200,7 +202,9 @@ def installed(registry: MaterializerRegistry, monkeypatch: pytest.MonkeyPatch) -
     return asked
 
 
-def test_installed_packages_are_asked_once_and_only_when_nothing_built_in_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_packages_are_asked_once_and_only_when_nothing_built_in_matches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     registry = MaterializerRegistry()
     asked = installed(registry, monkeypatch)
     for known in (1, [], pd.DataFrame(), np.zeros(1)):
@@ -242,14 +246,18 @@ def test_an_unknown_name_lists_what_is_known_and_what_to_do() -> None:
         MaterializerRegistry(entry_points=False).by_name("pandsa")
 
 
-@pytest.mark.parametrize("name", ["os:system", "tailrace.materializers.pickle:PickleMaterializer", "subprocess.Popen", ""])
+@pytest.mark.parametrize(
+    "name", ["os:system", "tailrace.materializers.pickle:PickleMaterializer", "subprocess.Popen", ""]
+)
 def test_a_stored_name_that_is_a_place_in_a_module_is_only_a_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(MaterializationError, match="No materializer is named"):
         load(name, 1, FileReader(tmp_path, {}), {})
 
 
 def test_an_artifact_of_a_newer_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MaterializationError, match=r"version 99 of the materializer 'plain'; here is version 1\. Upgrade"):
+    with pytest.raises(
+        MaterializationError, match=r"version 99 of the materializer 'plain'; here is version 1\. Upgrade"
+    ):
         load("plain", 99, FileReader(tmp_path, {}), {})
 
 
@@ -410,7 +418,7 @@ def test_saving_plain_values_imports_no_heavy_library() -> None:
         "from tailrace.materializers.files import FileWriter\n"
         "with tempfile.TemporaryDirectory() as folder:\n"
         "    save({'a': [1, (2, 3)], 'b': {1.5}}, FileWriter(pathlib.Path(folder)))\n"
-        "heavy = 'numpy pandas pyarrow sklearn skops pydantic cloudpickle mlflow prefect sqlalchemy fsspec yaml'.split()\n"
-        "print(sorted(set(heavy) & set(sys.modules)))"
+        "heavy = 'numpy pandas pyarrow sklearn skops pydantic cloudpickle mlflow prefect sqlalchemy fsspec yaml'\n"
+        "print(sorted(set(heavy.split()) & set(sys.modules)))"
     )
     assert run(code) == "[]"

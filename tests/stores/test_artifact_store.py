@@ -265,7 +265,7 @@ def test_a_key_is_either_refused_or_below_the_root(key: str) -> None:
         safe = check_key(key)
     except InvalidKey:
         return
-    assert os.path.normpath(f"/root/{safe}") == f"/root/{safe}"
+    assert os.path.normpath(f"/store/{safe}") == f"/store/{safe}"
     assert check_key(safe) == safe
 
 
