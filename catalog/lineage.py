@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -122,11 +122,12 @@ class LineageGraph:
 
         An artifact that is reached by several ways is opened out the first time only.
         """
-        nodes = {node.id: node for node in self.nodes}
-        lines = [self._line(nodes[self.focus])]
+        several = len(self.runs) > 1
+        shown = {node.id: _line(node, several) for node in self.nodes}
+        lines = [shown[self.focus]]
         for title, neighbours in (("made from", self._neighbours(up=True)), ("made into", self._neighbours(up=False))):
             if self.focus in neighbours:
-                lines += ["", title, *self._branches(nodes, neighbours)]
+                lines += ["", title, *self._branches(shown, neighbours)]
         return "\n".join(lines)
 
     def _neighbours(self, *, up: bool) -> dict[str, list[str]]:
@@ -136,25 +137,16 @@ class LineageGraph:
             found.setdefault(here, []).append(there)
         return found
 
-    def _branches(self, nodes: Mapping[str, LineageNode], neighbours: Mapping[str, list[str]]) -> Iterator[str]:
+    def _branches(self, shown: Mapping[str, str], neighbours: Mapping[str, list[str]]) -> Iterator[str]:
         opened = {self.focus}
-        waiting = [("", neighbours[self.focus])]  # an indent, and what is still to be drawn at it
+        waiting = _siblings("", neighbours[self.focus])
         while waiting:
-            indent, left = waiting.pop()
-            here, *rest = left
+            indent, here, last = waiting.pop()
             again = here in opened and here in neighbours
-            yield f"{indent}{'├── ' if rest else '└── '}{self._line(nodes[here])}{' (see above)' if again else ''}"
-            if rest:
-                waiting.append((indent, rest))
+            yield f"{indent}{'└── ' if last else '├── '}{shown[here]}{' (see above)' if again else ''}"
             if here in neighbours and not again:
-                waiting.append((indent + ("│   " if rest else "    "), neighbours[here]))
+                waiting += _siblings(indent + ("    " if last else "│   "), neighbours[here])
             opened.add(here)
-
-    def _line(self, node: LineageNode) -> str:
-        parts = [node.name, node.about, node.short_digest, f"by {node.task}" if node.step else ""]
-        if len(self.runs) > 1 and node.run_id:
-            parts.append(f"in {node.run_id}")
-        return printable("  ".join(part for part in parts if part))
 
     def to_mermaid(self) -> str:
         """A Mermaid flowchart: a box per artifact, an arrow per step; of several runs, each in a frame."""
@@ -186,6 +178,18 @@ class LineageGraph:
         from .svg import draw
 
         return draw(self)
+
+
+def _line(node: LineageNode, several: bool) -> str:
+    parts = [node.name, node.about, node.short_digest, f"by {node.task}" if node.step else ""]
+    if several and node.run_id:
+        parts.append(f"in {node.run_id}")
+    return printable("  ".join(part for part in parts if part))
+
+
+def _siblings(indent: str, nodes: Sequence[str]) -> list[tuple[str, str, bool]]:
+    """What is to be drawn at an indent, the first at the end; of each, whether it is the last of them."""
+    return [(indent, node, index == 0) for index, node in enumerate(reversed(nodes))]
 
 
 def layers(nodes: Iterable[str], edges: Iterable[LineageEdge]) -> dict[str, int]:

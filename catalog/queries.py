@@ -109,7 +109,7 @@ class Reader:
     def _by_place(self, key: str) -> list[ArtifactRow]:
         """The artifacts at ``run_id/step/output``, or at ``run_id/step/output/index``."""
         rest, _, last = key.rpartition("/")
-        places = [(key, None), (rest, int(last))] if last.isdecimal() else [(key, None)]
+        places = [(key, None), (rest, int(last))] if re.fullmatch("[0-9]{1,9}", last) else [(key, None)]
         for place, index in places:
             run_id, step, output = (["", "", *place.rsplit("/", 2)])[-3:]
             where = [artifact.c.run_id == run_id, artifact.c.step == step, artifact.c.output == output]

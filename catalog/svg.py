@@ -67,7 +67,7 @@ def draw(graph: LineageGraph) -> str:
         style = "edge replaced" if edge.replaced else "edge"
         parts.append(f'<path class="{style}" d="{_path(line, middle, left)}" marker-end="url(#arrow)"/>')
     for node in graph.nodes:
-        parts += _box(node, graph, left[column[node.id]], middle[boxes[node.id]] - height / 2, height)
+        parts += _box(node, node.id == graph.focus, left[column[node.id]], middle[boxes[node.id]] - height / 2, height)
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -179,13 +179,13 @@ def _path(line: Sequence[Slot], middle: Mapping[Slot, float], left: Sequence[int
     return "".join(parts)
 
 
-def _box(node: LineageNode, graph: LineageGraph, left: float, top: float, height: float) -> Iterator[str]:
-    style = "box missing" if node.missing else "box focus" if node.id == graph.focus else "box"
+def _box(node: LineageNode, focus: bool, left: float, top: float, height: float) -> Iterator[str]:
+    style = "box missing" if node.missing else "box focus" if focus else "box"
     colour = "#cbd5e1" if node.missing else _COLOURS.get(node.kind, "#64748b")
     about = " · ".join(part for part in (node.about, node.short_digest) if part)
     maker = node.task or ("" if node.missing else "saved by hand")
     texts = [("step", maker), ("name", node.name), ("about", about)]
-    if len(graph.runs) > 1:
+    if height > _HEIGHT:
         texts.append(("about", f"run {node.run_id}" if node.run_id else ""))
     yield f'<g transform="translate({left} {top:.1f})" clip-path="url(#inside)">'
     yield f"<title>{_text(f'{node.name} ({node.type or node.about}), id {node.id}, {node.uri}')}</title>"

@@ -9,8 +9,9 @@ from typing import Any
 
 from .annotations import asset_type
 from .assets import Asset
+from .errors import MaterializationError
 
-__all__ = ["routing_names", "type_name"]
+__all__ = ["asset_named", "routing_names", "type_name"]
 
 
 def type_name(kind: type) -> str:
@@ -41,3 +42,20 @@ def routing_names(kind: Any) -> list[str]:
     for base in plain.__mro__[:-1]:
         names += [type_name(base), f"{base.__module__}.{base.__qualname__}"]
     return list(dict.fromkeys(names))
+
+
+def asset_named(name: str) -> type[Asset]:
+    """The artifact type that :func:`type_name` calls so, from the classes that are loaded: a name imports nothing.
+
+    Raises :class:`~tailrace.MaterializationError` when no such class is loaded.
+    """
+    waiting: list[type[Asset]] = [Asset]
+    while waiting:
+        kind = waiting.pop()
+        if type_name(kind) == name:
+            return kind
+        waiting += kind.__subclasses__()
+    module = name.rpartition(".")[0]
+    raise MaterializationError(
+        f"It is a {name}, and no class of that name is loaded. Import {module!r} first."
+    )

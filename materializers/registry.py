@@ -43,6 +43,7 @@ _BUILT_IN = {
     "sklearn": ".sklearn:SklearnMaterializer",
     "path": ".paths:PathMaterializer",
     "document": ".document:DocumentMaterializer",
+    "asset": ".asset:AssetMaterializer",
     "pickle": ".pickle:PickleMaterializer",
 }
 
@@ -60,6 +61,7 @@ _TYPES = {
     "sklearn": "sklearn.BaseEstimator",
     "path": "pathlib.Path",
     "document": "tailrace.core.documents.Document",
+    "asset": "tailrace.core.asset.Asset",
 }
 
 _ONCE = {"generator", "async_generator", "coroutine", "map", "filter", "zip", "enumerate", "reversed"}

@@ -18,7 +18,7 @@ from ..core.assets import Asset
 from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
 from ..core.names import MANIFEST, check_key, content_segment
 from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer
-from ..core.typenames import type_name
+from ..core.typenames import asset_named, type_name
 from ..materializers.files import FileReader, FileWriter, digest_bytes
 from ..materializers.registry import Saved, load, save
 from ..materializers.tagged import decode, encode
@@ -156,7 +156,7 @@ class ArtifactStore(ABC):
         if not manifest.wrapper:
             return data, manifest
         header = {**manifest.metadata.get("asset", {}), "version": manifest.version}
-        return _asset_class(manifest.wrapper, self.uri(key)).from_parts(data, header), manifest
+        return asset_named(manifest.wrapper).from_parts(data, header), manifest
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Whether a committed artifact is at the path."""
@@ -384,15 +384,3 @@ def _content_digest(materializer: str, version: int, spec: Mapping[str, Any], fi
 
 def _key_id(root_uri: str, key: str) -> str:
     return digest_bytes(f"{root_uri}\0{key}".encode("utf-8", "surrogatepass")).rpartition(":")[2][:16]
-
-
-def _asset_class(name: str, uri: str) -> type[Asset]:
-    """The artifact type of that name, from the classes that are loaded; a stored name never imports anything."""
-    waiting: list[type[Asset]] = [Asset]
-    while waiting:
-        kind = waiting.pop()
-        if type_name(kind) == name:
-            return kind
-        waiting += kind.__subclasses__()
-    module = name.rpartition(".")[0]
-    raise ArtifactNotFound(f"{uri} holds a {name}, and no class of that name is loaded. Import {module!r} first.")

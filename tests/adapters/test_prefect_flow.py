@@ -1,4 +1,4 @@
-"""``to_flow`` gives a real Prefect flow: found by its module and variable, with the pipeline's parameters and schema."""
+"""``to_flow`` gives a real Prefect flow, found by its module and variable, with the parameters of the pipeline."""
 
 from __future__ import annotations
 

@@ -105,7 +105,20 @@ def test_a_beginning_of_several_ids_lists_them(lab: Lab) -> None:
     assert catalog.artifact("abcdef9").name == "9"
 
 
-@pytest.mark.parametrize("key", ["bset", "a1/select/bset", "", "/", "a1/select/best/9", "%", "blake3:00", "file:///x"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "bset",
+        "a1/select/bset",
+        "",
+        "/",
+        "a1/select/best/9",
+        "a1/train/candidate/" + "9" * 30,
+        "%",
+        "blake3:00",
+        "file:///x",
+    ],
+)
 def test_what_is_not_there_is_said_with_what_is_near(lab: Lab, key: str) -> None:
     lab.training("a1")
     with pytest.raises(ArtifactNotFound) as caught:

@@ -1,4 +1,4 @@
-"""What version 1 of each format wrote is read as it was. Goldens are never edited; run as a script, this adds new ones."""
+"""What version 1 of each format wrote is read as it was. A golden is never edited; as a script, this adds new ones."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ VALUES: dict[str, Any] = {
     "plain": {"a": [1, (2, {3})], "b": {"train": np.arange(3)}},
     "bytes": b"\x00\xff",
     "numpy-structure": np.array([(1, 2.5)], np.dtype([("a", "i1"), ("b", ">f8")], align=True)),
-    "numpy-masked": np.ma.array([1.0, 2.0], mask=[0, 1], fill_value=9, hard_mask=True),
+    "numpy-masked": np.ma.array([1.0, 2.0], mask=[False, True], fill_value=9, hard_mask=True),
     "numpy-objects": np.array([["a", None], [1, (2,)]], object, order="F"),
     "pandas": frame(),
-    "pandas-arrow": pd.Series(pd.array([1, None], dtype=pd.ArrowDtype(pa.timestamp("s")))),
+    "pandas-arrow": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1, None], pa.timestamp("s")))),
     "arrow": pa.table({"a": [1, None], "d": pa.array(["x", "y"]).dictionary_encode()}),
 }
 

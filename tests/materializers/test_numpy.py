@@ -54,11 +54,11 @@ CASES = {
     "titles": np.zeros(2, [(("title", "name"), "i4")]),
     "dtype metadata": np.arange(3).astype(np.dtype("f8", metadata={"unit": "m"})),
     "a recarray": np.rec.array([(1, 2.0)], dtype=[("a", "i1"), ("b", "f8")]),
-    "masked": np.ma.array([1, 2, 3], mask=[0, 1, 0]),
+    "masked": np.ma.array([1, 2, 3], mask=[False, True, False]),
     "masked nowhere": np.ma.array([1, 2, 3]),
     "masked with a fill value and a hard mask": np.ma.array([1.0, 2.0], fill_value=5, hard_mask=True),
-    "a masked structure": np.ma.array([(1, 2.0)], mask=[(1, 0)], dtype=[("a", "i1"), ("b", "f8")]),
-    "masked objects": np.ma.array(np.array(["a", None], object), mask=[1, 0]),
+    "a masked structure": np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", "i1"), ("b", "f8")]),
+    "masked objects": np.ma.array(np.array(["a", None], object), mask=[True, False]),
     "objects": np.array([1, "a", None, (1, 2), [3], {4}, np.nan, np.float32(1), 10**30], object),
     "objects in Fortran order": np.array([[1, "b"], [None, 4]], object, order="F"),
     "no objects": np.empty((2, 0), object),
@@ -194,7 +194,7 @@ def test_a_spec_cannot_turn_numbers_into_objects(tmp_path: Path) -> None:
 
 
 def test_the_metadata_say_shape_and_dtype(tmp_path: Path) -> None:
-    saved = save(np.ma.array(np.zeros((2, 3)), mask=np.eye(2, 3)), FileWriter(tmp_path))
+    saved = save(np.ma.array(np.zeros((2, 3)), mask=np.eye(2, 3, dtype=bool)), FileWriter(tmp_path))
     assert saved.metadata == {
         "type": "numpy.ma.MaskedArray",
         "shape": [2, 3],

@@ -22,6 +22,8 @@ from tailrace import (
     LocalArtifactStore,
     MaterializationError,
     MemoryArtifactStore,
+    Metrics,
+    Model,
     build_artifact_store,
 )
 from tailrace.core.names import check_key, segment
@@ -148,6 +150,20 @@ def test_an_artifact_type_comes_back_as_itself(store: ArtifactStore) -> None:
     assert isinstance(loaded, Dataset)
     assert (loaded.data, loaded.name, loaded.metadata) == ([{"a": 1}], "rows", {"source": "here"})
     assert store.manifest("a").type == "Dataset"
+
+
+def test_artifact_types_inside_containers_come_back_as_themselves(store: ArtifactStore) -> None:
+    saved = {
+        "models": [Model({"w": 1.5}, name="first", version="2"), Model((1, 2))],
+        "scores": Metrics(accuracy=0.5).at_step(3),
+    }
+    store.save(saved, "a")
+    loaded = store.load("a")
+    first, second = loaded["models"]
+    assert (type(first), first.data, first.name, first.version) == (Model, {"w": 1.5}, "first", "2")
+    assert second.data == (1, 2)
+    assert loaded["scores"] == {"accuracy": 0.5}
+    assert loaded["scores"].step == 3
 
 
 def test_materialize_keeps_a_run_on_one_date(store: ArtifactStore) -> None:
