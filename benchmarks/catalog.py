@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.catalog.index import Catalog
-from tailrace.catalog.sync import Found, write_artifacts
+from tailrace.catalog.write import Found, write_artifacts
 from tailrace.core.refs import FileEntry, Manifest, Parent, Producer
 from tailrace.stores.local import LocalArtifactStore
 

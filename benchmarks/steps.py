@@ -62,7 +62,12 @@ def _slope(short: Pipeline, long: Pipeline) -> float:
 def _bare(durable: bool) -> float:
     folder = f"bare/{time.time_ns()}"
     os.makedirs(f"{folder}/steps")
-    return _ms(lambda: [_publish(folder, index, durable) for index in range(_STEPS)]) / _STEPS
+
+    def work() -> None:
+        for index in range(_STEPS):
+            _publish(folder, index, durable)
+
+    return _ms(work) / _STEPS
 
 
 def _publish(folder: str, index: int, durable: bool) -> None:

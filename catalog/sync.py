@@ -18,14 +18,13 @@ may do this at once: they write the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Table, Update, bindparam, delete, func, insert, select, update
+from sqlalchemy import select, update
 
 from ..core.names import MANIFEST
 from ..core.refs import ArtifactRef, Manifest
@@ -35,29 +34,17 @@ from ..stores.base import ArtifactStore
 from .database import Database
 from .journal import Journal, RunEnd, RunRecord, find_runs
 from .rows import SyncReport
-from .schema import artifact, parent, run, scope, task, usage
+from .schema import artifact, run, scope
+from .write import Found, utc, write_artifacts, write_runs
 
-__all__ = ["NEAR", "Found", "Sync", "write_artifacts"]
+__all__ = ["NEAR", "Sync"]
 
 NEAR = frozenset({"file", "memory"})
 """The schemes of the stores that every sync walks."""
 
-_SERIES = (artifact.c.project, artifact.c.name, artifact.c.item)
-_ORDER = (artifact.c.created, artifact.c.id, artifact.c.uri)
-
 _BATCH = 2000  # manifests in memory, and in one transaction
 _UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what JSON that is damaged, or not ours, raises
 _READERS = 16  # concurrent reads from a store that is not near
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A manifest that was read: in which store, where, and the digest of its bytes."""
-
-    store: str
-    uri: str
-    manifest_digest: str
-    manifest: Manifest
 
 
 @dataclass(slots=True)
@@ -144,7 +131,7 @@ class Sync:
         """Read a run, unless it is indexed as it ended. False for an id under which things were only saved by hand."""
         key = (journal.project, journal.run_id)
         end = journal.end()
-        if end is not None and _utc(end.ended) == indexed.get(key) and not self.anew:
+        if end is not None and utc(end.ended) == indexed.get(key) and not self.anew:
             return True
         record = journal.record()
         if record is None:
@@ -206,7 +193,7 @@ class Sync:
             # One writer at a time, also where the database would let several: each counts on what it has read here.
             connection.execute(select(scope.c.id).where(scope.c.id == self.scope).with_for_update())
             self.removed += write_artifacts(connection, self.scope, found, gone)
-            _write_runs(connection, self.scope, batch.runs, batch.gone)
+            write_runs(connection, self.scope, batch.runs, batch.gone)
         self.artifacts += len(found)
         self.runs += len(batch.runs)
 
@@ -248,176 +235,3 @@ class Sync:
             return store.read(f"{store.key(uri)}/{MANIFEST}")
         except FileNotFoundError:
             return None
-
-
-def write_artifacts(connection: Connection, scope_id: int, found: Sequence[Found], gone: Sequence[str] = ()) -> int:
-    """Put manifests into the index, in place of what it has at their URIs, and take out what is gone.
-
-    Returns how many were taken out. Part of the caller's transaction; there may be only one of these at a time.
-    """
-    new = {item.uri: _artifact_row(scope_id, item) for item in found}
-    old = {row["uri"]: row for row in _indexed(connection, scope_id, [*new, *gone])}
-    moved = []  # rows that take or leave a place in their series
-    for uri in {**new, **old}:
-        before, after = old.get(uri), new.get(uri)
-        if before and after and all(before[column.name] == after[column.name] for column in (*_SERIES, *_ORDER)):
-            after["ordinal"] = before["ordinal"]
-        else:
-            moved += [row for row in (before, after) if row]
-    _delete(connection, artifact, scope_id, [{"uri": uri} for uri in old])
-    _delete(connection, parent, scope_id, [{"child_uri": uri} for uri in old])
-    _insert(connection, artifact, list(new.values()))
-    _insert(connection, parent, [row for item in found for row in _parent_rows(scope_id, item)])
-    _count(connection, scope_id, moved)
-    return len(old.keys() - new.keys())
-
-
-def _indexed(connection: Connection, scope_id: int, uris: Sequence[str]) -> Iterator[dict[str, Any]]:
-    query = select(artifact.c.ordinal, *_SERIES, *_ORDER).where(artifact.c.scope == scope_id)
-    for start in range(0, len(uris), _BATCH):
-        for row in connection.execute(query.where(artifact.c.uri.in_(uris[start : start + _BATCH]))):
-            yield row._asdict()
-
-
-def _count(connection: Connection, scope_id: int, moved: Iterable[Mapping[str, Any]]) -> None:
-    """Count the series of these rows again, each from the first of them on."""
-    since: dict[tuple[Any, ...], str] = {}
-    for row in moved:
-        key = tuple(row[column.name] for column in _SERIES)
-        since[key] = min(row["created"], since.get(key, row["created"]))
-    names = [f"of_{column.name}" for column in _SERIES]
-    values = [
-        {"of_scope": scope_id, "since": created, **dict(zip(names, key, strict=True))} for key, created in since.items()
-    ]
-    if values:
-        connection.execute(_counted(), values)
-
-
-def _counted() -> Update:
-    same = [column == bindparam(f"of_{column.name}") for column in (artifact.c.scope, *_SERIES)]
-    last = select(artifact.c.ordinal).where(*same, artifact.c.created < bindparam("since"))
-    before = last.order_by(*(column.desc() for column in _ORDER)).limit(1).scalar_subquery()
-    number = (func.coalesce(before, 0) + func.row_number().over(order_by=_ORDER)).label("ordinal")
-    new = select(artifact.c.uri, number).where(*same, artifact.c.created >= bindparam("since")).subquery()
-    changed = (artifact.c.uri == new.c.uri, artifact.c.ordinal != new.c.ordinal)
-    return update(artifact).values(ordinal=new.c.ordinal).where(*same, *changed)
-
-
-def _write_runs(
-    connection: Connection,
-    scope_id: int,
-    runs: Iterable[tuple[RunRecord, RunEnd | None, list[TaskRecord]]],
-    gone: Iterable[tuple[str, str]],
-) -> None:
-    keys = [*gone, *((record.run.project, record.run.run_id) for record, _, _ in runs)]
-    for table in (run, task, usage):
-        _delete(connection, table, scope_id, [{"project": project, "run_id": run_id} for project, run_id in keys])
-    for record, end, tasks in runs:
-        key = {"scope": scope_id, "project": record.run.project, "run_id": record.run.run_id}
-        places = {node["step"]: place for place, node in enumerate(record.nodes)}
-        _insert(connection, run, [{**key, **_run_values(record, end, tasks)}])
-        _insert(connection, task, [{**key, **_task_values(done, places)} for done in tasks])
-        _insert(connection, usage, [{**key, **values} for done in tasks for values in _usages(done)])
-
-
-def _delete(connection: Connection, table: Table, scope_id: int, keys: list[dict[str, str]]) -> None:
-    if keys:
-        named = (table.c[name] == bindparam(f"key_{name}") for name in keys[0])
-        values = [{f"key_{name}": value for name, value in key.items()} for key in keys]
-        connection.execute(delete(table).where(table.c.scope == scope_id, *named), values)
-
-
-def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    if rows:
-        connection.execute(insert(table), rows)
-
-
-# --- rows -----------------------------------------------------------------------------------------------------------
-
-
-def _artifact_row(scope_id: int, found: Found) -> dict[str, Any]:
-    manifest, producer = found.manifest, found.manifest.producer
-    return {
-        "scope": scope_id,
-        "uri": found.uri,
-        "id": manifest.id,
-        "name": manifest.name,
-        "type": manifest.type,
-        "version": manifest.version,
-        "ordinal": 0,
-        "step": producer.step if producer else "",
-        "output": producer.output if producer else "",
-        "item": _item(producer.map_index if producer else None),
-        "run_id": producer.run_id if producer else "",
-        "pipeline": producer.pipeline if producer else "",
-        "project": producer.project if producer else "",
-        "store": found.store,
-        "digest": manifest.digest,
-        "size_bytes": manifest.size_bytes,
-        "materializer": manifest.materializer,
-        "wrapper": manifest.wrapper,
-        "tags": dict(manifest.tags),
-        "created": _utc(manifest.created),
-        "attempt": producer.attempt if producer else 1,
-        "code_version": producer.code_version if producer else "",
-        "orchestrator": producer.orchestrator if producer else "",
-        "manifest_digest": found.manifest_digest,
-    }
-
-
-def _parent_rows(scope_id: int, found: Found) -> Iterator[dict[str, Any]]:
-    for position, item in enumerate(found.manifest.parents):
-        yield {
-            "scope": scope_id,
-            "child_uri": found.uri,
-            "position": position,
-            "child_id": found.manifest.id,
-            "parent_id": item.id,
-            "parent_uri": item.uri,
-            "parent_digest": item.digest,
-            "input": item.input,
-        }
-
-
-def _run_values(record: RunRecord, end: RunEnd | None, tasks: list[TaskRecord]) -> dict[str, Any]:
-    return {
-        "pipeline": record.run.pipeline,
-        "state": end.state if end else "running",
-        "started": _utc(record.run.started.isoformat()),
-        "ended": _utc(end.ended) if end else None,
-        "seconds": end.seconds if end else None,
-        "stack": record.run.stack,
-        "orchestrator": record.run.orchestrator,
-        "steps": len({done.step for done in tasks}),
-        "failed_step": end.failed_step if end else "",
-        "error": end.error if end else "",
-        "tracker_url": end.tracker_url if end else "",
-        "plan_version": record.plan_version,
-        "params": dict(record.run.params),
-    }
-
-
-def _task_values(done: TaskRecord, places: Mapping[str, int]) -> dict[str, Any]:
-    position = places.get(done.step, len(places))
-    return {"step": done.step, "item": _item(done.map_index), "position": position, "record": done.to_dict()}
-
-
-def _usages(done: TaskRecord) -> Iterator[dict[str, Any]]:
-    for name, ids in done.inputs.items():
-        for artifact_id in ids:
-            yield {"step": done.step, "item": _item(done.map_index), "input": name, "artifact_id": artifact_id}
-
-
-def _item(map_index: int | None) -> int:
-    return -1 if map_index is None else map_index
-
-
-def _utc(time_text: str) -> str:
-    """A time in ISO 8601 so that later ones sort later: in UTC, with microseconds. Text that is no time stays."""
-    try:
-        moment = datetime.fromisoformat(time_text)
-    except ValueError:
-        return time_text
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")

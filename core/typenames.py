@@ -56,6 +56,4 @@ def asset_named(name: str) -> type[Asset]:
             return kind
         waiting += kind.__subclasses__()
     module = name.rpartition(".")[0]
-    raise MaterializationError(
-        f"It is a {name}, and no class of that name is loaded. Import {module!r} first."
-    )
+    raise MaterializationError(f"It is a {name}, and no class of that name is loaded. Import {module!r} first.")

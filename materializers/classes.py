@@ -79,7 +79,7 @@ def _node(encoder: Encoder, kind: str, value: Any, state: Any, **more: Any) -> A
 
 
 def _attributes(encoder: Encoder, value: Any, state: dict[str, Any]) -> dict[str, Any]:
-    if not plain_keys(list(state)):
+    if not plain_keys(state):
         raise encoder.refuse(value, f"with attributes whose names JSON cannot hold: {list(state)!r}")
     return dict(zip(state, encoder.members((Attribute(name), item) for name, item in state.items()), strict=True))
 

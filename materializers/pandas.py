@@ -28,7 +28,7 @@ from .files import FileReader, FileWriter
 from .numpy_scalars import cell
 from .pandas_columns import decode_column, encode_column
 from .pandas_scalars import encode_freq
-from .tagged import decode, dumps, encode, loads
+from .tagged import decode, dumps, encode, is_plain, loads
 
 __all__ = ["PandasMaterializer"]
 
@@ -101,7 +101,7 @@ class _SheetWriter:
         return self._finish("frame", value, columns=columns, labels=labels)
 
     def series(self, value: Any) -> Spec:
-        name = value.name if type(value.name) is str and value.name else "values"
+        name = value.name if _can_be_name(value.name) else "values"
         column = self._add(_values(value), name, "its values")
         return self._finish("series", value, columns=[column], name=_encode_name(value.name))
 
@@ -172,7 +172,7 @@ class _SheetWriter:
         return {"class": "MultiIndex", "names": names, "levels": levels}
 
     def _free_name(self, name: Any) -> str:
-        free = name if type(name) is str and name else f"__index_level_{len(self._index_names)}__"
+        free: str = name if _can_be_name(name) else f"__index_level_{len(self._index_names)}__"
         while free in self._names:
             free += "_"
         self._index_names.append(free)
@@ -219,14 +219,27 @@ def _encode_name(name: Any) -> Any:
 
 
 def _are_few_texts(index: Any) -> bool:
-    return len(index) <= _INLINE_LABELS and set(map(type, index)) <= {str} and "".join(index).isprintable()
+    return len(index) <= _INLINE_LABELS and set(map(type, index)) <= {str} and is_plain(list(index))
+
+
+def _can_be_name(label: Any) -> bool:
+    return type(label) is str and label.isprintable() and label != ""
 
 
 def _column_names(labels: Any) -> list[str]:
     """The labels themselves where they can be names; their text where that is unique; else their places."""
     names = [str(label) for label in labels]
-    clean = len(set(names)) == len(names) and all(name.isprintable() and name for name in names)
+    clean = len(set(names)) == len(names) and all(map(_can_be_name, names))
     return names if clean else [str(place) for place in range(len(names))]
+
+
+_EXACT = [
+    getattr(pa.types, f"is_{kind}")
+    for kind in (
+        *("null", "boolean", "integer", "floating", "decimal128", "date32", "time64", "duration"),
+        *("string", "large_string", "binary", "large_binary"),
+    )
+]
 
 
 def _parquet_is_exact(kind: pa.DataType) -> bool:
@@ -237,23 +250,7 @@ def _parquet_is_exact(kind: pa.DataType) -> bool:
         return all(_parquet_is_exact(field.type) for field in kind)
     if types.is_timestamp(kind) or types.is_time32(kind):
         return bool(kind.unit != "s")
-    same = (
-        types.is_integer,
-        types.is_floating,
-        types.is_boolean,
-        types.is_string,
-        types.is_large_string,
-        types.is_binary,
-    )
-    more = (
-        types.is_large_binary,
-        types.is_date32,
-        types.is_duration,
-        types.is_time64,
-        types.is_decimal128,
-        types.is_null,
-    )
-    return any(is_kind(kind) for is_kind in (*same, *more))
+    return any(is_kind(kind) for is_kind in _EXACT)
 
 
 def _repetitive(table: pa.Table) -> list[str]:

@@ -87,19 +87,22 @@ class PathMaterializer:
         return target
 
     def _rebuild(self, files: FileReader, spec: Mapping[str, Any], target: Path) -> None:
-        """Links last, so that nothing is written through one; each is looked at when those before it stand."""
+        """Links last, so that nothing is written through one, and looked at again when all of them stand."""
         target.mkdir()
         for folder in spec.get("folders", ()):
             (target / _inside(folder)).mkdir(parents=True)
         for path in spec["files"]:
             _copy(files.path(_stored(path)), target / _inside(path), executable=path in spec.get("executable", ()))
-        for path, goal in spec.get("links", {}).items():
-            link = target / _inside(path)
+        root = target.resolve()
+        links = {root / _inside(path): goal for path, goal in spec.get("links", {}).items()}
+        for link, goal in links.items():
+            if link.parent.resolve() != link.parent or os.path.isabs(goal):
+                raise _leaves(link, goal)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(goal)
-            if os.path.isabs(goal) or not link.resolve().is_relative_to(target.resolve()):
-                shutil.rmtree(target)
-                raise MaterializationError(f"the stored link {path!r} leads out of the directory, to {goal!r}: refused")
+        for link, goal in links.items():
+            if not link.resolve().is_relative_to(root):
+                raise _leaves(link, goal)
 
     def describe(self, value: Path) -> dict[str, Any]:
         """The name; how many files and bytes are in the manifest."""
@@ -115,6 +118,10 @@ def _spec(kind: str, name: str, found: Mapping[str, Any], paths: list[str]) -> S
     if plain:
         return {"kind": kind, "name": name, "exact": True}
     return {"kind": kind, "name": name, **({"files": paths} if kind == "directory" else {}), **more}
+
+
+def _leaves(link: Path, goal: str) -> MaterializationError:
+    return MaterializationError(f"the stored link {link.name!r} leads out of its directory, to {goal!r}: refused")
 
 
 def _text(name: str) -> str:

@@ -12,9 +12,10 @@ import base64
 import math
 import reprlib
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from ..core.errors import MaterializationError
 from ..core.typenames import type_name
@@ -99,8 +100,7 @@ def is_plain(value: Any, *, tags: bool = False) -> bool:
         fresh = {id(item): item for item in level if type(item) in _CONTAINERS and id(item) not in seen}
         seen.update(fresh)
         dicts = [item for item in fresh.values() if type(item) is dict]
-        keys = list(chain.from_iterable(dicts))
-        if not (plain_keys(keys) or (tags and plain_keys([key for key in keys if key != TAG]))):
+        if not _plain_keys(dicts, tags):
             return False
         lists = (item for item in fresh.values() if type(item) is list)
         level = list(chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, dicts))))
@@ -117,12 +117,19 @@ def _plain_scalars(items: Iterable[Any], kinds: set[type]) -> bool:
     return str not in kinds or _are_utf8([item for item in items if type(item) is str])
 
 
-def plain_keys(keys: list[Any]) -> bool:
-    """Whether a JSON object can have these keys."""
-    return set(map(type, keys)) <= {str} and TAG not in keys and _are_utf8(keys)
+def _plain_keys(dicts: list[dict[Any, Any]], tags: bool) -> bool:
+    if not set(map(type, chain.from_iterable(dicts))) <= {str}:
+        return False
+    keys = set(chain.from_iterable(dicts))
+    return (tags or TAG not in keys) and _are_utf8(keys)
 
 
-def _are_utf8(texts: list[str]) -> bool:
+def plain_keys(mapping: dict[Any, Any]) -> bool:
+    """Whether a JSON object can have the keys of this one."""
+    return _plain_keys([mapping], False)
+
+
+def _are_utf8(texts: Collection[str]) -> bool:
     """Whether no text has a lone surrogate, which UTF-8 and so JSON cannot hold."""
     if all(map(str.isascii, texts)):
         return True
@@ -240,7 +247,7 @@ def _str(encoder: Encoder, value: str) -> Any:
 
 
 def _dict(encoder: Encoder, value: dict[Any, Any]) -> Any:
-    if plain_keys(list(value)):
+    if plain_keys(value):
         return dict(zip(value, encoder.members(value.items()), strict=True))
     return tag("dict", encoder.pairs(value))
 
@@ -281,15 +288,26 @@ _LIBRARY_SCALARS = {"numpy.generic": "numpy_scalars"} | {
 }
 
 
+_FOUND: WeakKeyDictionary[type, Handler | None] = WeakKeyDictionary()
+
+
 def _find_handler(cls: type) -> Handler | None:
-    """The handler of a type that is not built in: the standard library's, a library's scalar, a class with fields."""
+    """The handler of a type that is not built in; ``None`` for one that is not known here."""
+    try:
+        return _FOUND[cls]
+    except KeyError:
+        found = _FOUND[cls] = _search_handler(cls)
+        return found
+
+
+def _search_handler(cls: type) -> Handler | None:
+    """The standard library's, a library's for its scalars, or that of a class with fields."""
     from .classes import class_handler
     from .stdlib import ENCODERS
 
     names = [f"{base.__module__.partition('.')[0]}.{base.__qualname__}" for base in cls.__mro__]
     if names[0] in ENCODERS:
-        _HANDLERS[cls] = ENCODERS[names[0]]
-        return _HANDLERS[cls]
+        return ENCODERS[names[0]]
     for name in names:
         if name in _LIBRARY_SCALARS:
             scalar: Handler = _module(_LIBRARY_SCALARS[name]).encode_scalar

@@ -174,6 +174,7 @@ INDEXES: dict[str, Any] = {
     "a name that is a tuple": pd.Index([1], name=(1, "a")),
     "a name that is a time": pd.Index([1], name=pd.Timestamp("2020")),
     "a name that a column has": pd.Index([5], name="a"),
+    "a name that no file can have": pd.Index([5], name="\ud800"),
 }
 
 
@@ -203,6 +204,7 @@ LABELS: dict[str, Any] = {
     "dots and slashes": ["a.b", "c/d"],
     "beyond ASCII": ["é", "日本"],
     "a NUL": ["a\0b", "a\0c"],
+    "line breaks": ["a\nb", "c"],
     "a lone surrogate": pd.Index(["\ud800", "b"], dtype=object),
     "a name that Parquet's index has": ["__index_level_0__", "b"],
 }

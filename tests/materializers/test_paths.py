@@ -151,6 +151,9 @@ def test_a_pipe_is_refused(tree: Path) -> None:
         {"links": {"out": "/etc"}},
         {"links": {"out": "../../etc"}},
         {"links": {"a": "sub", "sub/b": "../..", "z": "a/b/x"}},
+        {"links": {"x": "a/../../escaped", "a": "sub"}},
+        {"links": {"x": "b/../escaped", "b": "."}},
+        {"links": {"x": "sub", "x/escaped": "y"}},
     ],
     ids=repr,
 )
@@ -161,3 +164,4 @@ def test_a_stored_spec_cannot_lead_out_of_the_directory(change: dict[str, Any], 
         change = {**change, "files": []}
     with pytest.raises(MaterializationError, match="refused"):
         stored.load({**stored.saved.spec, **change})
+    assert not list(tmp_path.rglob("escaped"))
