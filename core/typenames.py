@@ -24,7 +24,9 @@ def type_name(kind: type) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
     top = kind.__module__.partition(".")[0]
-    if getattr(sys.modules.get(top), kind.__qualname__, None) is kind:
+    if (
+        vars(sys.modules.get(top, sys)).get(kind.__qualname__) is kind
+    ):  # not getattr, which some modules answer with a warning
         return f"{top}.{kind.__qualname__}"
     return f"{kind.__module__}.{kind.__qualname__}"
 

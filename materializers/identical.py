@@ -94,7 +94,7 @@ class _Comparison:
             return f"{at or 'value'}: {one!r} is {other!r}"
         try:
             reduced, again = one.__reduce_ex__(4), other.__reduce_ex__(4)
-        except TypeError as error:
+        except Exception as error:  # an object's own method can raise anything
             return f"{at or 'value'}: cannot be compared ({error})"
         if isinstance(reduced, str) or isinstance(again, str):
             return None if reduced == again else f"{at or 'value'}: {reduced} is {again}"

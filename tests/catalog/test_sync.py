@@ -108,6 +108,18 @@ def test_a_finished_run_is_not_read_again(lab: Lab) -> None:
     assert [key for key in store.seen if "/steps/" in key or key.endswith(MANIFEST)] == []
 
 
+def test_of_a_run_that_is_read_again_only_new_manifests_are_opened(lab: Lab) -> None:
+    store = CountingStore(lab.folder / "store", durable=False)
+    lab.stores["default"] = store
+    run = lab.run("a1")
+    run.task("load", {"data": 1})
+    catalog = lab.synced()
+    store.seen.clear()
+    made = run.task("train", {"model": 2})["model"]
+    catalog.sync()
+    assert [store.uri(key) for key in store.seen if key.endswith(MANIFEST)] == [f"{made.uri}/{MANIFEST}"]
+
+
 def test_a_run_that_is_started_again_under_its_id_is_read_again(lab: Lab) -> None:
     first = lab.run("a1")
     data = first.task("load", {"data": 1})["data"]
@@ -211,6 +223,19 @@ def test_a_store_that_is_far_away_is_listed_by_the_first_sync_and_by_a_rebuild_o
     assert [row.id for row in catalog.artifacts()] == [made.id]
     catalog.rebuild()
     assert {row.name for row in catalog.artifacts()} == {"model", "churn"}
+
+
+@pytest.mark.parametrize("records", ["kept", "lost"])
+def test_a_runs_manifest_that_was_replaced_by_hand_is_noticed_by_a_rebuild(lab: Lab, records: str) -> None:
+    refs = lab.training("a1")
+    if records == "lost":
+        lab.store.remove(f"{RUNS}/shop/a1.json")
+    catalog = lab.synced()
+    best = lab.store.manifest(refs["best"].uri)
+    key = lab.store.key(refs["best"].uri)
+    replaced = lab.commit(key, "others", id=best.id, name=best.name, type=best.type, producer=best.producer)
+    catalog.rebuild()
+    assert catalog.artifact(best.id).digest == replaced.digest != refs["best"].digest
 
 
 def test_a_deleted_artifact_of_a_far_store_disappears_with_the_next_end_of_its_run(lab: Lab) -> None:

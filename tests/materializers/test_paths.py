@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,13 @@ from tailrace import IntegrityError, MaterializationError
 from tailrace.materializers.files import FileReader, FileWriter
 from tailrace.materializers.registry import load, save
 from tailrace.materializers.testing import check_refused
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies go below the test's own folder, where what leaves them is seen."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
 
 
 class Stored:
