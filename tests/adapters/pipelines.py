@@ -72,10 +72,10 @@ def half(x: int) -> float:
 
 
 @pipeline
-def fan(count: int = 4) -> None:
+def fan(count: int = 4) -> Any:
     done = both.partial(factor=10).map(x=numbers(count))
-    total(done.square, done.negative)
     half.map(x=done.square)
+    return total(done.square, done.negative)
 
 
 ALL = {"diamond": diamond, "chain": chain, "fan": fan}
