@@ -51,7 +51,7 @@ _GRACE = 10.0
 _LOCAL_SETTINGS = {
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,  # 20 s are too few for a cold disk and a new database
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 60,  # 20 s are too few for a cold disk and a new database
 }
 
 _WORKING = Interruptible()
@@ -87,7 +87,7 @@ def run_here(
     """Run a plan to its end in this process, on the server that Prefect is set up with, else on one of its own.
 
     Prefect's heartbeats are off for such a run: the process that would miss them is this one, and waiting for their
-    thread costs up to a second. A server of its own sends no analytics, and has three minutes to start.
+    thread costs up to a second. A server of its own sends no analytics, and has a minute to start.
     """
     flow = _flow(plan, variable="flow", module=__name__, name=plan.name, options={"validate_parameters": False})
     here = _Here(stack, params, on_event)
