@@ -41,7 +41,7 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 demo: export PREFECT_HOME = $(CURDIR)/.tailrace/prefect
 demo: export MLFLOW_DISABLE_TELEMETRY = true
 demo: $(STAMP)
-	mkdir -p .tailrace # Prefect makes its home in a folder that exists
+	@mkdir -p .tailrace # Prefect makes its home in a folder that exists
 	$(BIN)/tailrace run flows/breast_cancer.py --run-id demo
 	$(BIN)/tailrace lineage demo/describe/report
 	$(BIN)/tailrace lineage demo/describe/report --format svg --output .tailrace/lineage.svg

@@ -188,4 +188,9 @@ def _stored(task: TaskRecord) -> Iterator[tuple[str, ArtifactRef]]:
 
 
 def _json(data: Any) -> bytes:
-    return orjson.dumps(data, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    try:
+        return orjson.dumps(data, default=repr, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer of more than 64 bits, which JSON holds and orjson does not write
+        import json
+
+        return json.dumps(data, default=repr).encode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-__all__ = ["ArtifactRef", "FileEntry", "Manifest", "Parent", "Producer", "Route", "Run"]
+__all__ = ["ArtifactRef", "FileEntry", "Manifest", "Parent", "Producer", "Route", "Run", "artifact_id"]
 
 
 def _flat(item: Any) -> dict[str, Any]:
@@ -207,3 +207,11 @@ class Route:
     gate: str = ""
     on_error: str = "fail"
     rule: str = "built-in"
+
+
+def artifact_id(project: str, run_id: str, step: str, output: str, map_index: int | None = None) -> str:
+    """Sixteen hex digits that name an output of a task of a run: the same on every engine, and for every attempt."""
+    import hashlib
+
+    text = f"{project}\0{run_id}\0{step}\0{output}\0{'' if map_index is None else map_index}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

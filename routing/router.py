@@ -17,7 +17,7 @@ from ..catalog.journal import Journal
 from ..core.annotations import asset_type
 from ..core.assets import Asset
 from ..core.errors import DestinationError, InvalidKey, MaterializationError
-from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run
+from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run, artifact_id
 from ..core.typenames import routing_names, type_name
 from ..stores.base import ArtifactStore, Labels, Staged
 from ..stores.build import build_store
@@ -26,7 +26,7 @@ from .rules import decide
 from .stacks import Stack
 from .trackers import Tracker, build_tracker
 
-__all__ = ["Committed", "Router", "Task", "artifact_id"]
+__all__ = ["Committed", "Router", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,15 +219,6 @@ class Router:
         return f"{registry.name}:{name}/{version}"
 
 
-def artifact_id(run: Run, step: str, output: str) -> str:
-    """Sixteen hex digits that name an output of a task of a run: the same on every engine, and for every attempt."""
-    import hashlib
-
-    index = "" if run.map_index is None else str(run.map_index)
-    text = f"{run.project}\0{run.run_id}\0{step}\0{output}\0{index}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
 def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
     """The value as the declared artifact type, and whether it was returned bare."""
     declared = asset_type(annotation)
@@ -259,7 +250,7 @@ def _labels(task: Task, output: str, value: Any, bare: bool, tags: Mapping[str, 
     named = (_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
     own = tuple(parent for parent in named if parent.id)
     return Labels(
-        artifact_id(run, task.step, output),
+        artifact_id(run.project, run.run_id, task.step, output, run.map_index),
         output,
         producer=producer,
         parents=task.parents + own,

@@ -17,7 +17,7 @@ import orjson
 from ..core.assets import Asset
 from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
 from ..core.names import MANIFEST, check_key, content_segment
-from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer
+from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer, artifact_id
 from ..core.typenames import asset_named, type_name
 from ..materializers.files import FileReader, FileWriter, digest_bytes
 from ..materializers.registry import Saved, load, save
@@ -200,7 +200,9 @@ class ArtifactStore(ABC):
         The date is that of the run's first artifact or record, in UTC, for every process and host.
         """
         started = run_start(self, project_name, run_id, datetime.now(UTC))
-        return self.save(obj, default_path(project_name, started, run_id, step_name, name))
+        producer = Producer(project=project_name, pipeline="", step=step_name, output=name, run_id=run_id)
+        labels = Labels(artifact_id(project_name, run_id, step_name, name), name, producer=producer)
+        return self.publish(self.stage(obj), default_path(project_name, started, run_id, step_name, name), labels).uri
 
     def validate(self) -> bool:
         """Write, read and delete a probe. True, or :class:`~tailrace.StoreError` saying what failed."""

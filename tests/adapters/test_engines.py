@@ -320,3 +320,13 @@ def test_metrics_of_a_memory_stack_never_touch_the_disk(project: Path) -> None:
     assert isinstance(result.outputs["score"], Metrics)
     assert MemoryArtifactStore("here").list_artifacts()
     assert os.listdir(project) == ["tailrace.yaml"]
+
+
+def test_a_parameter_of_any_size_is_recorded(project: Path) -> None:
+    @step
+    def take(seed: int) -> int:
+        return seed
+
+    made = Pipeline("p", context={"seed": 2**70}).add_step(take)
+    assert made.run(orchestrator="inline", run_id="r").outputs["take"] == 2**70
+    assert str(2**70) in next(project.rglob("r/run.json")).read_text()
