@@ -70,8 +70,12 @@ def to_flow(pipeline: Pipeline, *, variable: str = "flow", name: str | None = No
 
 @dataclass
 class _Here:
-    """A run in this process: what was already settled before the flow started, and where its result goes."""
+    """A run in this process: what was already settled before the flow started, and where its result goes.
 
+    It is for the flow of its plan alone, not for one that a step of it calls.
+    """
+
+    plan: Plan
     stack: Stack
     params: Mapping[str, Any]
     on_event: Listener | None
@@ -90,7 +94,7 @@ def run_here(
     thread costs up to a second. A server of its own sends no analytics, and has a minute to start.
     """
     flow = _flow(plan, variable="flow", module=__name__, name=plan.name, options={"validate_parameters": False})
-    here = _Here(stack, params, on_event)
+    here = _Here(plan, stack, params, on_event)
     token = _HERE.set(here)
     try:
         with temporary_settings(_LOCAL_SETTINGS), _quiet(on_event is not None):
@@ -122,6 +126,7 @@ def _flow(plan: Plan, *, variable: str, module: str, name: str, options: Mapping
     def body(**given: Any) -> str:
         run_id, stack = given.pop("run_id", None), given.pop("stack", None)
         here = _HERE.get()
+        here = here if here and here.plan is plan else None
         context = FlowRunContext.get()
         native_id = str(context.flow_run.id) if context and context.flow_run else ""
         run = open_run(

@@ -150,6 +150,9 @@ class StepFailed(TailraceError, RuntimeError):
         self.step = step
         self.result = result
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self),), {"step": self.step}  # the result's outputs load from this process's stores
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the nearest of the known names, else what the known names are."""

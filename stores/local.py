@@ -259,7 +259,8 @@ class LocalArtifactStore(ArtifactStore):
     def _flush_folders(self) -> None:
         folders = self._pending.__dict__.pop("folders", ())
         for folder in folders:
-            _flush(folder)
+            with suppress(FileNotFoundError):  # somebody has deleted what was in it
+                _flush(folder)
 
 
 def _flush(folder: str) -> None:

@@ -91,3 +91,24 @@ def test_step_options_become_task_options() -> None:
     assert (task.retries, task.retry_delay_seconds, task.timeout_seconds) == (2, [1, 5], 30)
     assert task.tags == {"cheap"}
     assert task.persist_result is False
+
+
+def test_a_flow_that_a_step_calls_is_a_run_of_its_own(flow: Any, project: Path) -> None:
+    from tailrace import Pipeline, step
+
+    @step
+    def outer(size: int) -> str:
+        inner: str = flow(size=size + 1, run_id="inner")
+        return inner
+
+    Pipeline("outer", context={"size": 1}).add_step(outer).run(run_id="outer")
+    store = LocalArtifactStore(project / ".tailrace" / "artifacts")
+    metrics = next(path for path in store.list_artifacts() if "/inner/" in path)
+    assert store.load(metrics) == {"size": 2}
+
+
+def test_the_error_of_a_failed_run_can_be_sent_to_another_process() -> None:
+    import pickle
+
+    sent = pickle.loads(pickle.dumps(StepFailed("it failed", step="one", result=None)))
+    assert (str(sent), sent.step) == ("it failed", "one")
