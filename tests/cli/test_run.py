@@ -83,13 +83,20 @@ def test_ctrl_c_cancels_the_run_and_its_record_says_so(cli: Cli, mill: Path, pro
     mill.write_text(
         mill.read_text().replace("    if stop:", "    print('asleep')\n    __import__('time').sleep(60)\n    if stop:")
     )
-    command = [sys.executable, "-m", "tailrace.cli", "run", "mill", "--run-id", "c"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    assert run.stdout is not None
-    while "asleep" not in run.stdout.readline():
-        assert run.poll() is None
-    run.send_signal(signal.SIGINT)
-    _, told = run.communicate(timeout=60)
+    # A background job of a shell has SIGINT ignored, and so would its children: here it is a terminal's.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{heed}; from tailrace.cli import main; main()", "run", "mill", "--run-id", "c"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    ) as run:
+        assert run.stdout is not None
+        while "asleep" not in run.stdout.readline():
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        _, told = run.communicate(timeout=60)
     assert run.returncode == 130
     assert told.splitlines() == ["cancelled", "The run's record: tailrace runs show c"]
     shown = json.loads(cli("runs", "show", "c", "--json").stdout)
