@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import URL, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from ..core.errors import StoreError
 from ..stores.base import ArtifactStore
 from .database import Database, damaged
 from .lineage import LineageGraph
@@ -103,7 +104,11 @@ class Catalog:
             return act()
         except DBAPIError as error:
             if not damaged(error):
-                raise
+                what = str(error.orig).partition("\n")[0]
+                raise StoreError(
+                    f"The index {self._database.url} cannot be used: {what}. Nothing is lost: it follows from the "
+                    "stores. Mend the database, or name another place: catalog: {url: ...} in tailrace.yaml."
+                ) from error
             self._database.replace(error)
             self._scope_id = None
             return act()

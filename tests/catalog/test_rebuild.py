@@ -14,6 +14,7 @@ import sqlalchemy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailrace import LocalArtifactStore, StoreError
 from tailrace.catalog.index import Catalog
 from tailrace.core.refs import ArtifactRef
 
@@ -185,6 +186,7 @@ def test_a_sync_that_breaks_off_leaves_an_index_that_the_next_one_completes(
 
 FOLLOW = """
 import sys
+from tailrace import LocalArtifactStore, StoreError
 from tailrace.catalog.index import Catalog
 from tailrace.stores.local import LocalArtifactStore
 
@@ -220,3 +222,10 @@ def test_processes_that_sync_and_rebuild_at_once_see_everything_all_the_time(lab
     lab.forget()
     assert answers(lab.catalog()) == followed
     assert len(followed["artifacts"]) == 88
+
+
+def test_an_index_in_a_place_that_cannot_be_used_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "catalog.db").mkdir()
+    store = LocalArtifactStore(tmp_path / "store")
+    with pytest.raises(StoreError, match=r"The index sqlite:.* cannot be used: .*Nothing is lost"):
+        Catalog(f"sqlite:///{tmp_path}/catalog.db", {"default": store}).runs()
