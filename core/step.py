@@ -274,8 +274,8 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
     ``outputs`` names what the function returns: one name, or several for a tuple, list or dict of as many values.
     ``retry_delay`` and ``timeout`` are in seconds. ``cache`` and ``resources`` are declared here for what acts on them:
-    neither the Prefect engine in this process nor inline does. Raises :class:`~tailrace.PipelineError` for an impossible
-    option.
+    neither the Prefect engine in this process nor inline does. Raises :class:`~tailrace.PipelineError` for an
+    impossible option.
     """
 
     def make(function: Callable[..., Any]) -> Step[..., Any]:
