@@ -141,28 +141,31 @@ class Router:
         others. Raises :class:`~tailrace.MaterializationError` naming step and output, and
         :class:`~tailrace.DestinationError` for a tracker or registry that refuses.
         """
-        staged: dict[str, tuple[Route, Asset | Any, bool, Staged]] = {}
+        staged: dict[str, tuple[Route, Any, bool, Staged]] = {}
         try:
             for output, returned in values.items():
                 value, bare = _as_declared(returned, declared.get(output), task.step, output)
                 route = self.route(task, output, type(value))
                 staged[output] = (route, value, bare, self._stage(route, value, task, output))
-        except BaseException:
-            for route, _, _, done in staged.values():
-                self.store(route.store).discard_staging(done.directory)
-            raise
-        stored: dict[str, tuple[Route, Any, ArtifactRef, dict[str, float]]] = {}
-        for output, (route, value, bare, written) in staged.items():
-            begin = time.perf_counter()
-            ref = self.store(route.store).publish(written, route.path, _labels(task, output, value, bare, tags))
-            timings = {
-                "bytes": sum(entry.size for entry in written.files),
-                "save": written.seconds,
-                "digest": written.digest_seconds,
-                "publish": time.perf_counter() - begin,
+            stored = {
+                output: (route, value, *self._publish(route, written, _labels(task, output, value, bare, tags)))
+                for output, (route, value, bare, written) in staged.items()
             }
-            stored[output] = (route, value, ref, timings)
+        except BaseException:
+            for route, _, _, written in staged.values():
+                self.store(route.store).discard_staging(written.directory)  # what was published is no longer there
+            raise
         return {output: self._deliver(task, *parts) for output, parts in stored.items()}
+
+    def _publish(self, route: Route, written: Staged, labels: Labels) -> tuple[ArtifactRef, dict[str, float]]:
+        begin = time.perf_counter()
+        ref = self.store(route.store).publish(written, route.path, labels)
+        return ref, {
+            "bytes": sum(entry.size for entry in written.files),
+            "save": written.seconds,
+            "digest": written.digest_seconds,
+            "publish": time.perf_counter() - begin,
+        }
 
     def _stage(self, route: Route, value: Any, task: Task, output: str) -> Staged:
         try:

@@ -330,3 +330,23 @@ def test_a_parameter_of_any_size_is_recorded(project: Path) -> None:
     made = Pipeline("p", context={"seed": 2**70}).add_step(take)
     assert made.run(orchestrator="inline", run_id="r").outputs["take"] == 2**70
     assert str(2**70) in next(project.rglob("r/run.json")).read_text()
+
+
+def test_an_output_whose_place_is_taken_leaves_nothing_aside(project: Path) -> None:
+    (project / "tailrace.yaml").write_text(
+        "plugins:\n  artifact_routing:\n    default: {path: 'fixed/{artifact_name}'}\n"
+    )
+
+    @step(outputs=["first", "second", "third"])
+    def three() -> tuple[int, int, int]:
+        return 1, 2, 3
+
+    store = project / ".tailrace" / "artifacts"
+    (store / "fixed").mkdir(parents=True)
+    (store / "fixed" / "second").write_text("a file where a folder has to be")
+    made = Pipeline("p").add_step(three)
+    with pytest.raises(StepFailed):
+        made.run(orchestrator="inline", run_id="r")
+    assert not list(store.rglob(".tmp-*"))
+    (store / "fixed" / "second").unlink()
+    assert made.run(orchestrator="inline", run_id="r").outputs["third"] == 3

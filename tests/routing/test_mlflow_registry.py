@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 
 from tailrace.core.errors import DestinationError
 from tailrace.core.refs import ArtifactRef, Manifest, Run
-from tailrace.routing.mlflow_backend import MlflowBackend
 from tailrace.routing.registries.base import Registry
 from tailrace.routing.registries.mlflow import MlflowRegistry
 
@@ -27,34 +25,7 @@ flavors:
 """
 
 
-@pytest.fixture(autouse=True)
-def nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty home and working directory, which are empty afterwards."""
-    places = [tmp_path / "home", tmp_path / "cwd"]
-    for place in places:
-        place.mkdir()
-    monkeypatch.setenv("HOME", str(places[0]))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(places[0]))
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.chdir(places[1])
-    yield
-    assert [list(place.iterdir()) for place in places] == [[], []]
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow's migrations leave it; they take a second."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowBackend(f"sqlite:///{file}", None, file.parent)._prepare(f"sqlite:///{file}")
-    return file
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_database: Path) -> Path:
-    folder = tmp_path / "project"
-    (folder / ".tailrace").mkdir(parents=True)
-    shutil.copy(empty_database, folder / ".tailrace" / "mlflow.db")
-    return folder
+pytestmark = pytest.mark.usefixtures("nothing_outside")
 
 
 def a_run(root: Path) -> Run:

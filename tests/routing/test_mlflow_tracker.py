@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,34 +37,7 @@ if TYPE_CHECKING:
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture(autouse=True)
-def nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty home and working directory, which are empty afterwards."""
-    places = [tmp_path / "home", tmp_path / "cwd"]
-    for place in places:
-        place.mkdir()
-    monkeypatch.setenv("HOME", str(places[0]))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(places[0]))
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    monkeypatch.chdir(places[1])
-    yield
-    assert [list(place.iterdir()) for place in places] == [[], []]
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database as MLflow's migrations leave it; they take a second."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow_backend.MlflowBackend(f"sqlite:///{file}", None, file.parent)._prepare(f"sqlite:///{file}")
-    return file
-
-
-@pytest.fixture
-def root(tmp_path: Path, empty_database: Path) -> Path:
-    folder = tmp_path / "project"
-    (folder / ".tailrace").mkdir(parents=True)
-    shutil.copy(empty_database, folder / ".tailrace" / "mlflow.db")
-    return folder
+pytestmark = pytest.mark.usefixtures("nothing_outside")
 
 
 def a_run(root: Path, run_id: str = "r1") -> Run:
