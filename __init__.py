@@ -17,7 +17,8 @@ _WHERE = {
     ),
     ".core.errors": (
         "ArtifactNotFound AssetError ConfigError DestinationError IntegrityError InvalidKey MaterializationError "
-        "MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed StepTimeout StoreError"
+        "MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed StepSkipped StepTimeout "
+        "StoreError"
     ),
     ".stores.base": "ArtifactStore",
     ".stores.local": "LocalArtifactStore",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from .core.errors import RunConflict as RunConflict
     from .core.errors import RunNotFound as RunNotFound
     from .core.errors import StepFailed as StepFailed
+    from .core.errors import StepSkipped as StepSkipped
     from .core.errors import StepTimeout as StepTimeout
     from .core.errors import StoreError as StoreError
     from .materializers.registry import materializer_for as materializer_for

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..core.errors import StepTimeout
+from ..core.errors import StepSkipped, StepTimeout
 from ..core.plan import Node, Plan
 from ..core.refs import Run
 from ..core.results import RunResult
@@ -19,7 +19,7 @@ from .events import Listener, StepEvent, emit, listening
 from .interrupt import raise_in_thread
 from .runtime import closing, new_run_id, open_run, run_step, skip_step
 
-__all__ = ["execute", "run_here"]
+__all__ = ["execute", "run_here", "time_limit"]
 
 
 def run_here(
@@ -46,7 +46,7 @@ def execute(plan: Plan, run: Run) -> None:
         lost = next((name for name in node.upstream if name in failed), None)
         if lost is not None:
             failed[node.name] = None
-            skip_step(run, node.name, lost)
+            skip_step(run, node.name, f"upstream step {lost!r} failed")
             continue
         try:
             results[node.name] = _run_node(plan, node, run, results)
@@ -60,9 +60,13 @@ def execute(plan: Plan, run: Run) -> None:
 def _run_node(plan: Plan, node: Node, run: Run, results: dict[str, Any]) -> Any:
     if not node.mapped:
         return _run_task(plan, node, run, plan.task_inputs(node, results))
+    length = plan.map_length(node, run.params, results)
+    if length is None:
+        skip_step(run, node.name, f"upstream step {plan.skipped_source(node, results)!r} was skipped")
+        return None
     done: list[Any] = []
     errors: list[Exception] = []
-    for index in range(plan.map_length(node, run.params, results)):
+    for index in range(length):
         try:
             inputs = plan.task_inputs(node, results, index)
             done.append(_run_task(plan, node, replace(run, map_index=index), inputs))
@@ -73,14 +77,16 @@ def _run_node(plan: Plan, node: Node, run: Run, results: dict[str, Any]) -> Any:
     return done
 
 
-def _run_task(plan: Plan, node: Node, run: Run, inputs: dict[str, Any]) -> dict[str, Any]:
-    """One task with its retries."""
+def _run_task(plan: Plan, node: Node, run: Run, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """One task with its retries; None where it is skipped."""
     refs = plan.task_refs(node, inputs, run.map_index)
     delays = node.step.delays
     for attempt in range(1, len(delays) + 2):
         try:
-            with _time_limit(node):
+            with time_limit(node):
                 return run_step(plan, node.name, run if attempt == 1 else replace(run, attempt=attempt), refs)
+        except StepSkipped:
+            return None
         except Exception as error:
             if attempt > len(delays):
                 raise
@@ -91,7 +97,7 @@ def _run_task(plan: Plan, node: Node, run: Run, inputs: dict[str, Any]) -> dict[
 
 
 @contextmanager
-def _time_limit(node: Node) -> Iterator[None]:
+def time_limit(node: Node) -> Iterator[None]:
     """Raise :class:`StepTimeout` in this thread after the step's timeout.
 
     In the main thread by a signal, which interrupts waiting too; elsewhere at the next byte code.

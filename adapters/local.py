@@ -13,7 +13,11 @@ from .events import Listener
 
 __all__ = ["ORCHESTRATORS", "run"]
 
-ORCHESTRATORS = {"local": "tailrace.adapters.prefect:run_here", "inline": "tailrace.adapters.inline:run_here"}
+ORCHESTRATORS = {
+    "local": "tailrace.adapters.prefect:run_here",
+    "inline": "tailrace.adapters.inline:run_here",
+    "airflow": "tailrace.adapters.airflow_local:run_here",
+}
 """What runs a plan to its end, by type. Others register the entry point group ``tailrace.orchestrators``."""
 
 

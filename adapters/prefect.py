@@ -29,8 +29,11 @@ from prefect.settings import (
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
+from prefect.states import Completed
 from prefect.utilities.annotations import opaque
 
+from ..core.annotations import asset_type
+from ..core.errors import PipelineError, Problem, StepSkipped, did_you_mean
 from ..core.pipeline import Pipeline
 from ..core.plan import Node, Plan
 from ..core.refs import ArtifactRef, Run
@@ -162,8 +165,12 @@ def _signature(plan: Plan) -> inspect.Signature:
 
 
 def _plain(annotation: Any) -> Any:
-    """The annotation for Prefect's schema; one that could not be resolved to a type says nothing."""
-    return Any if annotation is inspect.Parameter.empty or isinstance(annotation, str) else annotation
+    """The annotation for Prefect's schema; one that could not be resolved to a type says nothing.
+
+    Nor does an artifact type, whose parameter is given as a reference or a URI.
+    """
+    unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str) or asset_type(annotation) is not None
+    return Any if unknown else annotation
 
 
 def _run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> None:
@@ -197,12 +204,18 @@ def _submit_and_wait(
         if upstream is not None:
             lost[node.name] = upstream
             continue
+        known = _Known(futures)
         try:
-            indexes = [None] if not node.mapped else list(range(plan.map_length(node, run.params, _Known(futures))))
+            length = plan.map_length(node, run.params, known) if node.mapped else 1
         except Exception as error:
             errors.append(error)
             lost[node.name] = node.name
             continue
+        if length is None:
+            skip_step(run, node.name, f"upstream step {plan.skipped_source(node, known)!r} was skipped")
+            futures[node.name] = None
+            continue
+        indexes = range(length) if node.mapped else [None]
         made = []
         for index in indexes:
             while len(waiting) >= _IN_FLIGHT:
@@ -215,8 +228,8 @@ def _submit_and_wait(
         upstream = next((name for name in node.upstream if name in lost), None)
         if upstream is not None:
             lost[node.name] = upstream
-            skip_step(run, node.name, upstream)
-        elif node.name in futures and (failure := _failure(futures[node.name])) is not None:
+            skip_step(run, node.name, f"upstream step {upstream!r} failed")
+        elif futures.get(node.name) is not None and (failure := _failure(futures[node.name])) is not None:
             lost[node.name] = node.name
             errors.append(failure)
     if errors:
@@ -231,7 +244,7 @@ class _Known(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         found = self._futures[name]
-        return found if isinstance(found, list) else _refs(found.result())
+        return found if found is None or isinstance(found, list) else _refs(found.result())
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._futures)
@@ -265,8 +278,11 @@ class StepTask:
         self.__doc__ = plan.node(node).step.__doc__
         self.__signature__ = _SIGNATURE  # Prefect asks for it several times a task
 
-    def __call__(self, run: Any, inputs: dict[str, Any], index: int | None = None) -> dict[str, Any]:
-        """Run the step with what upstream tasks returned; returns the references of its outputs as plain data."""
+    def __call__(self, run: Any, inputs: dict[str, Any], index: int | None = None) -> Any:
+        """Run the step with what upstream tasks returned; returns the references of its outputs as plain data.
+
+        A skipped one ends as *Completed*, named "Skipped", and its result is None.
+        """
         given: Run = run.unwrap() if isinstance(run, opaque) else run
         node = self.plan.node(self.node)
         refs = self.plan.task_refs(node, {name: _each(value) for name, value in inputs.items()}, index)
@@ -274,8 +290,11 @@ class StepTask:
         attempt = context.task_run.run_count if context else 1
         if attempt > 1:
             emit(StepEvent("retrying", self.node, index, given.run_id, message=f"attempt {attempt}"))
-        with _WORKING.working(given.run_id):
-            done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
+        try:
+            with _WORKING.working(given.run_id):
+                done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
+        except StepSkipped as skipped:
+            return Completed(name="Skipped", message=str(skipped))
         return {name: ref.to_dict() for name, ref in done.items()}
 
 
@@ -285,21 +304,29 @@ _SIGNATURE = inspect.signature(partial(StepTask.__call__, None))  # type: ignore
 def _task(plan: Plan, node: Node) -> Task[..., Any]:
     step = node.step
     function: Callable[..., Any] = StepTask(plan, node.name)
-    return Task(
-        function,
-        name=node.name,
-        task_run_name=f"{node.name}-{{index}}" if node.mapped else node.name,
-        tags=set(step.tags),
-        retries=step.retries,
-        retry_delay_seconds=list(step.delays) or None,
-        timeout_seconds=step.timeout,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-    )
+    unknown = sorted(set(step.prefect) - _OPTIONS)
+    if unknown:
+        what = [f"Prefect's Task has no option {name!r}.{did_you_mean(name, _OPTIONS)}" for name in unknown]
+        problems = [Problem(text, f"step {node.name!r}, prefect") for text in what]
+        raise PipelineError(f"The pipeline {plan.name!r} cannot become a flow", problems)
+    options: dict[str, Any] = {
+        "name": node.name,
+        "task_run_name": f"{node.name}-{{index}}" if node.mapped else node.name,
+        "tags": set(step.tags),
+        "retries": step.retries,
+        "retry_delay_seconds": list(step.delays) or None,
+        "timeout_seconds": step.timeout,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
+    return Task(function, **{**options, **step.prefect})
 
 
-def _refs(result: Mapping[str, Any]) -> dict[str, ArtifactRef]:
-    return {name: ArtifactRef.from_dict(data) for name, data in result.items()}
+_OPTIONS = frozenset(inspect.signature(Task).parameters) - {"fn"}
+
+
+def _refs(result: Mapping[str, Any] | None) -> dict[str, ArtifactRef] | None:
+    return None if result is None else {name: ArtifactRef.from_dict(data) for name, data in result.items()}
 
 
 def _each(value: Any) -> Any:

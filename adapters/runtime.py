@@ -7,7 +7,9 @@ knows which engine it is, so the artifacts, digests, lineage, tracker entries an
 from __future__ import annotations
 
 import contextvars
+import inspect
 import os
+import reprlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +20,30 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
-from ..core.annotations import asset_type, concrete, item_type
+from ..core.annotations import allows_none, asset_type, concrete, item_type
 from ..core.assets import Asset
-from ..core.errors import DestinationError, MaterializationError, StepFailed
-from ..core.plan import Fixed, FromOutput, FromParam, Node, Plan
-from ..core.refs import ArtifactRef, Manifest, Parent, Run
+from ..core.errors import DestinationError, IntegrityError, MaterializationError, StepFailed, StepSkipped
+from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, Plan
+from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
 from ..core.results import Outputs, RunResult, StepResult, TaskRecord
+from ..core.step import Condition
 from ..core.typenames import type_name
 from ..routing.router import Committed, Router, Task
 from ..routing.stacks import Stack, resolve_stack
 from .events import StepEvent, emit
 from .handle import RunHandle, entered
 
-__all__ = ["close_run", "closing", "new_run_id", "open_run", "router_for", "run_step", "skip_step"]
+__all__ = [
+    "begin_run",
+    "close_run",
+    "closing",
+    "join_run",
+    "new_run_id",
+    "open_run",
+    "router_for",
+    "run_step",
+    "skip_step",
+]
 
 _ROUTERS: dict[tuple[str, str, str | None, str], Router] = {}
 _ROUTERS_LOCK = threading.Lock()
@@ -52,7 +65,14 @@ def router_for(run: Run, stack: Stack | None = None) -> Router:
         return _ROUTERS[key]
 
 
-def open_run(
+def open_run(plan: Plan, **start: Any) -> Run:
+    """Start a run, or join the one that another process started under this id: :func:`join_run`, :func:`begin_run`."""
+    run = join_run(plan, **start)
+    begin_run(plan, run)
+    return run
+
+
+def join_run(
     plan: Plan,
     *,
     params: Mapping[str, Any],
@@ -60,12 +80,12 @@ def open_run(
     orchestrator: str,
     run_id: str,
     native_id: str = "",
+    opened: datetime | None = None,
 ) -> Run:
-    """Start a run, or join the one that another process started under this id: both get the same start time.
+    """The run of this id: every process that asks gets the same start time, and the first one writes down what was asked.
 
-    Writes what was asked into the journal and opens the tracker's run with the parameters, so that a tracker that
-    cannot be reached fails the run before anything is computed. Raises :class:`~tailrace.RunConflict` when the id
-    belongs to a run of another pipeline or with other parameters.
+    ``opened`` is when this execution began: now, unless several processes must agree on it. Raises
+    :class:`~tailrace.RunConflict` when the id belongs to a run of another pipeline or with other parameters.
     """
     now = datetime.now(UTC)
     run = Run(
@@ -73,7 +93,7 @@ def open_run(
         pipeline=plan.name,
         project=stack.project,
         started=now,
-        opened=now,
+        opened=opened or now,
         stack=stack.name,
         orchestrator=orchestrator,
         root=str(stack.root),
@@ -82,24 +102,36 @@ def open_run(
         params=params,
     )
     router = router_for(run, stack)
-    journal, record = Journal.open(router.store(), RunRecord(run, plan.version, tuple(_outline(plan))))
+    _, record = Journal.open(router.store(), RunRecord(run, plan.version, tuple(_outline(plan))))
+    return replace(run, started=record.run.started)
+
+
+def begin_run(plan: Plan, run: Run) -> None:
+    """Before the first step: forget how the run ended earlier, and open the tracker's run with the parameters.
+
+    So a tracker that cannot be reached fails the run before anything is computed. May be called several times.
+    """
+    router = router_for(run)
+    journal = Journal.of(router.store(), run)
     journal.reopen()
+    begin = datetime.now(UTC)
     try:
-        tracker_run = router.tracker_run(record.run)
+        tracker_run = router.tracker_run(run)
         if router.tracker is not None and tracker_run is not None:
-            router.tracker.log_params(tracker_run, dict(_step_params(plan, params)))
+            router.tracker.log_params(tracker_run, dict(_step_params(plan, run.params)))
     except BaseException as error:
         state = "failed" if isinstance(error, Exception) else "cancelled"
-        seconds = (datetime.now(UTC) - now).total_seconds()
-        journal.close(RunEnd(state, datetime.now(UTC).isoformat(), seconds, f"{type(error).__name__}: {error}"), [])
+        now = datetime.now(UTC)
+        end = RunEnd(state, now.isoformat(), (now - begin).total_seconds(), f"{type(error).__name__}: {error}")
+        journal.close(end, [])
         raise
-    return record.run
 
 
 def _outline(plan: Plan) -> Iterator[dict[str, Any]]:
     for node in plan.nodes:
         outputs = [output.name for output in node.outputs]
-        yield {"step": node.name, "upstream": list(node.upstream), "outputs": outputs, "mapped": list(node.mapped)}
+        said = {"step": node.name, "upstream": list(node.upstream), "outputs": outputs, "mapped": list(node.mapped)}
+        yield {**said, "when": node.condition} if node.condition else said
 
 
 def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -108,7 +140,8 @@ def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, A
         for name, declared in node.step.parameters.items():
             binding = node.bindings.get(name)
             if isinstance(binding, FromParam):
-                yield f"{node.name}.{name}", params[binding.name]
+                named = named_artifact(params[binding.name]) if plan.params[binding.name].is_artifact else None
+                yield f"{node.name}.{name}", named[0] if named else params[binding.name]
             elif isinstance(binding, Fixed):
                 yield f"{node.name}.{name}", binding.value
             elif binding is None and declared.default is not declared.empty:
@@ -118,13 +151,16 @@ def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, A
 def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[str, ArtifactRef]:
     """Execute one task of a run and return the references of its outputs, by output name.
 
-    ``refs`` holds a reference, or a list of them, for each parameter that takes upstream outputs; ``run.map_index``
-    and ``run.attempt`` say which task and which try this is. What the function raises comes out as it is, after the
-    journal has it; then no output of this try is committed but those that were before the failure.
+    ``refs`` holds a reference, or a list of them, for each parameter that takes upstream outputs, None for what was
+    skipped; ``run.map_index`` and ``run.attempt`` say which task and which try this is. What the function raises comes
+    out as it is, after the journal has it; then no output of this try is committed but those that were before the
+    failure. :class:`~tailrace.StepSkipped` is no failure: the step's condition does not hold, an input that it needs
+    was skipped, or it says so itself. Then it has no outputs, and must not be tried again.
     """
     node = plan.node(step)
     router = router_for(run)
-    record = TaskRecord(step, run.map_index, "completed", datetime.now(UTC).isoformat(), 0.0, run.attempt)
+    started = datetime.now(UTC).isoformat()
+    record = TaskRecord(step, run.map_index, "completed", started, 0.0, run.attempt, native_id=run.native_id)
     begin = time.perf_counter()
     try:
         emit(StepEvent("started", step, run.map_index, run.run_id))
@@ -139,6 +175,9 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
         values = _split(node, returned)
         done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
         record = _completed(record, done, handle)
+    except StepSkipped as skipped:
+        _finish(router, run, replace(record, state="skipped", error=str(skipped), seconds=time.perf_counter() - begin))
+        raise
     except BaseException as error:
         state = "failed" if isinstance(error, Exception) else "cancelled"
         shown = f"{type(error).__name__}: {error}"
@@ -148,20 +187,31 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     return dict(record.outputs)
 
 
-def skip_step(run: Run, step: str, because: str) -> None:
-    """Record that a step did not run because an upstream step failed."""
+def skip_step(run: Run, step: str, reason: str) -> None:
+    """Record that a whole step did not run: ``upstream step 'x' failed``, or, of a mapped step, ``was skipped``."""
     record = TaskRecord(
-        step, None, "skipped", datetime.now(UTC).isoformat(), 0.0, error=f"upstream step {because!r} failed"
+        step, None, "skipped", datetime.now(UTC).isoformat(), 0.0, error=reason, native_id=run.native_id
     )
     _finish(router_for(run), run, record)
 
 
-def close_run(plan: Plan, run: Run, state: str, error: BaseException | None = None) -> RunResult:
-    """End a run: ``completed``, ``failed`` or ``cancelled``, in the journal and in the tracker. Returns its result."""
+def close_run(
+    plan: Plan,
+    run: Run,
+    state: str,
+    error: BaseException | str | None = None,
+    *,
+    stale: Callable[[TaskRecord], bool] | None = None,
+) -> RunResult:
+    """End a run: ``completed``, ``failed`` or ``cancelled``, in the journal and in the tracker. Returns its result.
+
+    ``error`` is what it failed with, or its text. Task records that an earlier execution under the same id left are
+    forgotten: those from before this one began, unless ``stale`` knows better.
+    """
     router = router_for(run)
     journal = Journal.of(router.store(), run)
     opened = run.opened or run.started
-    tasks = list(journal.tasks(since=opened))
+    tasks = list(journal.tasks(stale or (lambda task: datetime.fromisoformat(task.started) < opened)))
     seconds = (datetime.now(UTC) - opened).total_seconds()
     url, refusal = "", None
     try:
@@ -172,11 +222,11 @@ def close_run(plan: Plan, run: Run, state: str, error: BaseException | None = No
     except DestinationError as trouble:  # the journal is closed first, and a step's own error is not hidden by this one
         refusal = trouble
         state = "failed" if state == "completed" else state
-        if error is not None:
+        if isinstance(error, BaseException):
             error.add_note(str(trouble))
     error = error or refusal
     failed = next((task.step for task in tasks if task.state == "failed"), "")
-    shown = "" if error is None else f"{type(error).__name__}: {error}"
+    shown = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error or ""
     end = RunEnd(state, datetime.now(UTC).isoformat(), seconds, shown, failed if state != "completed" else "", url)
     journal.close(end, tasks)
     if refusal is not None and error is refusal:
@@ -192,14 +242,18 @@ def _result(
         found.setdefault(task.step, []).append(task)
     steps = {name: StepResult(name, tuple(of)) for name, of in found.items() if of}
     refs: dict[tuple[str, str], ArtifactRef | list[ArtifactRef]] = {}
+    skipped: dict[tuple[str, str], str] = {}
     for node in plan.nodes:
         done = [task for task in found[node.name] if task.state == "completed"]
+        whole = next((task for task in found[node.name] if task.state == "skipped" and task.map_index is None), None)
         for output in node.outputs:
-            if node.mapped:
+            if whole is not None:
+                skipped[node.name, output.name] = whole.error
+            elif node.mapped:
                 refs[node.name, output.name] = [task.outputs[output.name] for task in done]
             elif done:
                 refs[node.name, output.name] = done[0].outputs[output.name]
-    outputs = Outputs(refs, lambda ref: router.load(ref)[0])
+    outputs = Outputs(refs, lambda ref: router.load(ref)[0], skipped)
     return RunResult(run.run_id, state, plan.name, run.stack, run.orchestrator, seconds, steps, outputs, url)
 
 
@@ -217,29 +271,106 @@ def failure(result: RunResult, error: BaseException) -> StepFailed:
 def _load(
     plan: Plan, node: Node, run: Run, refs: Mapping[str, Any], router: Router
 ) -> tuple[dict[str, Any], tuple[Parent, ...]]:
-    """The arguments of one task, and the artifacts that they are."""
-    arguments: dict[str, Any] = {}
+    """The arguments of one task, and the artifacts that they are.
+
+    Raises :class:`StepSkipped` where the condition does not hold or an input that is needed was skipped, before
+    anything else is loaded.
+    """
+    _check_condition(node, run, refs, router)
+    arguments: dict[str, Any] = dict(_absent(node, run, refs))
     parents: list[Parent] = []
     for name, binding in node.bindings.items():
         own = name in node.mapped
         wanted = node.step.annotations.get(name)
-        if isinstance(binding, FromParam | Fixed):
-            value = run.params[binding.name] if isinstance(binding, FromParam) else binding.value
-            arguments[name] = value[run.map_index] if own else value
-            continue
-        given = refs[name]
-        refs_given = given if isinstance(given, list) else [given]
-        parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in refs_given]
-        if isinstance(given, list):
-            arguments[name] = [_adapt(*router.load(ref), item_type(wanted)) for ref in given]
+        if isinstance(binding, Fixed):
+            found, value = None, binding.value
+        elif isinstance(binding, FromParam):
+            value = run.params[binding.name]
+            found = _named(value, router) if plan.params[binding.name].is_artifact else None
         else:
-            value, manifest = router.load(given)
-            if own and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
-                items = value.data if isinstance(value, Asset) else value  # one list, of which this task has an item
-                arguments[name] = items[run.map_index]
-            else:
-                arguments[name] = _adapt(value, manifest, wanted)
+            found, value = _present(refs[name]), None
+            if found is None:
+                continue
+        parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in _flat(found)]
+        if name == CONDITION:
+            continue
+        if found is None:
+            arguments[name] = value[run.map_index] if own else value
+        elif own and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
+            value = router.load(found)[0]
+            items = value.data if isinstance(value, Asset) else value  # one list, of which this task has an item
+            arguments[name] = items[run.map_index]
+        else:
+            arguments[name] = _loaded(found, wanted, router)
     return arguments, tuple(parents)
+
+
+def _check_condition(node: Node, run: Run, refs: Mapping[str, Any], router: Router) -> None:
+    """Raise :class:`StepSkipped`, saying what the condition's value is, unless the condition holds."""
+    binding = node.bindings.get(CONDITION)
+    if binding is None:
+        return
+    if isinstance(binding, FromOutput):
+        if refs[CONDITION] is None:
+            raise StepSkipped(f"upstream step {binding.node!r} was skipped")
+        value = _adapt(*router.load(refs[CONDITION]), None)
+    else:
+        value = run.params[binding.name] if isinstance(binding, FromParam) else getattr(binding, "value", None)
+    try:
+        holds = Condition(value, node.equals).holds()
+    except (TypeError, ValueError) as error:
+        what = f"a {type_name(type(value))}, which is neither"
+        raise TypeError(f"The step {node.name!r} runs only if {node.condition}, but that is {what}: {error}") from error
+    if not holds:
+        raise StepSkipped(f"it runs only if {node.condition}; it is {reprlib.repr(value)}")
+
+
+def _absent(node: Node, run: Run, refs: Mapping[str, Any]) -> Iterator[tuple[str, None]]:
+    """None for the inputs that were skipped and may be None; those with a default are left out.
+
+    Raises :class:`StepSkipped` for one that is needed.
+    """
+    for name, sources in node.sources.items():
+        gathered = isinstance(node.bindings[name], Gather)
+        own = gathered and name in node.mapped
+        absent = refs[name] is None or (gathered and not own and not _present(refs[name]))
+        if not absent or name == CONDITION or node.step.parameters[name].default is not inspect.Parameter.empty:
+            continue
+        if not allows_none(node.step.annotations.get(name)):
+            source = sources[run.map_index or 0 if own else 0]
+            raise StepSkipped(f"upstream step {source.node!r} was skipped")
+        yield name, None
+
+
+def _present(refs: Any) -> Any:
+    """The references without those of what was skipped."""
+    return [_present(ref) for ref in refs if ref is not None] if isinstance(refs, list) else refs
+
+
+def _flat(refs: Any) -> Iterator[ArtifactRef]:
+    if isinstance(refs, list):
+        for ref in refs:
+            yield from _flat(ref)
+    elif refs is not None:
+        yield refs
+
+
+def _loaded(refs: Any, wanted: Any, router: Router) -> Any:
+    if isinstance(refs, list):
+        return [_loaded(ref, item_type(wanted), router) for ref in refs]
+    return _adapt(*router.load(refs), wanted)
+
+
+def _named(value: Any, router: Router) -> ArtifactRef | None:
+    """The artifact that a parameter's value stands for, as it is now; None for a value that stands for itself."""
+    named = named_artifact(value)
+    if named is None:
+        return None
+    uri, digest = named
+    ref = router.store_of(uri).ref(uri)
+    if digest and ref.digest != digest:
+        raise IntegrityError(f"The artifact at {uri} has the digest {ref.digest}; the run was given {digest}.")
+    return ref
 
 
 def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:

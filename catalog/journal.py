@@ -11,7 +11,7 @@ They are all that a worker writes: the SQL index follows from them, at the end o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from ..core.results import TaskRecord
 from ..stores.base import ArtifactStore
 from ..stores.layout import run_folder, run_start
 
-__all__ = ["Journal", "RunEnd", "RunRecord", "find_runs"]
+__all__ = ["Journal", "RunEnd", "RunRecord", "find_run", "find_runs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +122,15 @@ class Journal:
             f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False
         )
 
-    def tasks(self, since: datetime | None = None) -> Iterator[TaskRecord]:
+    def tasks(self, stale: Callable[[TaskRecord], bool] | None = None) -> Iterator[TaskRecord]:
         """Every recorded task, by step and item.
 
-        With ``since``, tasks that started before it are forgotten: an earlier execution under this run id left them,
-        and this one had no such step or item any more.
+        Those that are ``stale`` are forgotten: an earlier execution under this run id left them, and this one had no
+        such step or item any more.
         """
         for key in sorted(self.store.walk(f"{self.folder}/steps/")):
             task = TaskRecord.from_dict(orjson.loads(self.store.read(key)))
-            if since is not None and datetime.fromisoformat(task.started) < since:
+            if stale is not None and stale(task):
                 self.store.remove(key)
             else:
                 yield task
@@ -168,6 +168,15 @@ class Journal:
             return orjson.loads(self.store.read(f"{self.folder}/{name}"))
         except FileNotFoundError:
             return None
+
+
+def find_run(store: ArtifactStore, project: str, run_id: str) -> Journal | None:
+    """The journal of a run, by one read; None if there is no such run."""
+    try:
+        claim = orjson.loads(store.read(f"{RUNS}/{segment(project)}/{segment(run_id)}.json"))
+    except FileNotFoundError:
+        return None
+    return Journal(store, project, run_id, datetime.fromisoformat(claim["started"]).astimezone(UTC))
 
 
 def find_runs(store: ArtifactStore, project: str | None = None, run_id: str | None = None) -> Iterator[Journal]:

@@ -78,6 +78,7 @@ def _row(plan: Plan, node: Node, output: Output, stack: StackOf, run_id: str | N
     return {
         "step": node.name,
         "output": output.name,
+        "when": node.condition or None,
         "type": kind or _BY_VALUE,
         "materializer": _materializer(output.annotation, route.type),
         "store": route.store,
@@ -123,6 +124,7 @@ def _show(out: Any, row: dict[str, Any], stack: StackOf) -> None:
     title = f"{row['step']} -> {row['output']}: {row['type']}"
     out.print(title, style="bold")
     facts = [
+        ("  only if", row["when"]),
         ("  materializer", row["materializer"]),
         ("  store", f"{row['store']} ({component.type})"),
         ("  path", row["path"]),

@@ -50,11 +50,11 @@ def parse_params(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(param: Param, text: str) -> Any:
-    """The text as YAML, then as the annotated type; else the text itself as that type."""
+    """The text as YAML, then as the annotated type; else the text itself as that type. Of an artifact it is the URI."""
     if param.annotation is str:
         return text
     value = _yaml(text)
-    if param.annotation is inspect.Parameter.empty or isinstance(param.annotation, str):
+    if param.annotation is inspect.Parameter.empty or isinstance(param.annotation, str) or param.is_artifact:
         return value
     from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 
 from .assets import Asset
 
-__all__ = ["asset_type", "compatible", "concrete", "conforms", "describe", "item_type"]
+__all__ = ["allows_none", "asset_type", "compatible", "concrete", "conforms", "describe", "item_type"]
 
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
 
@@ -51,6 +52,13 @@ def _union(annotation: Any) -> tuple[Any, ...]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(part for member in typing.get_args(annotation) for part in _union(member))
     return (annotation,)
+
+
+def allows_none(annotation: Any) -> bool:
+    """Whether an annotation says that None is a value of it: ``Model | None``, also as text."""
+    if isinstance(annotation, str):
+        return bool(re.search(r"\bNone\b|\bOptional\b", annotation))
+    return type(None) in _union(annotation)
 
 
 def concrete(annotation: Any) -> type | None:

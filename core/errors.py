@@ -26,6 +26,7 @@ __all__ = [
     "RunConflict",
     "RunNotFound",
     "StepFailed",
+    "StepSkipped",
     "StepTimeout",
     "StoreError",
     "TailraceError",
@@ -152,6 +153,17 @@ class StepFailed(TailraceError, RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self),), {"step": self.step}  # the result's outputs load from this process's stores
+
+
+class StepSkipped(TailraceError):
+    """A step that does not run, which is no failure: the run goes on and is completed.
+
+    A step may raise it itself, with the reason, when there is nothing to do. It is not tried again; what needs the
+    step's output is skipped too, unless that input is optional or one of a list.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the step said so")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

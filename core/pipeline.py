@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, overload
 
-from .annotations import asset_type, compatible, describe, item_type
+from .annotations import allows_none, asset_type, compatible, describe, item_type
 from .errors import PipelineError, Problem, did_you_mean
-from .plan import Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
-from .step import Inputs, Step, tracing
+from .plan import CONDITION, Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
+from .step import TRUTHY, Condition, Inputs, Step, tracing
 
 if TYPE_CHECKING:
     from .results import RunResult
@@ -39,6 +39,7 @@ class _Use:
     step: Step[..., Any]
     name: str
     mapped: tuple[str, ...]
+    condition: tuple[str, Any] | None
 
 
 class Pipeline:
@@ -68,17 +69,27 @@ class Pipeline:
         return self.function(*args, **kwargs)
 
     def add_step(
-        self, step: Step[..., Any] | Callable[..., Any], *, name: str | None = None, map_over: str | Sequence[str] = ()
+        self,
+        step: Step[..., Any] | Callable[..., Any],
+        *,
+        name: str | None = None,
+        map_over: str | Sequence[str] = (),
+        when: str | Mapping[str, Any] | None = None,
     ) -> Pipeline:
         """Add a step, wired by names: a parameter takes the output, else the context value, of its own name.
 
-        With ``map_over`` the step runs once per item of those inputs, which are lists. Returns the pipeline.
+        With ``map_over`` the step runs once per item of those inputs, which are lists. With ``when`` it runs only if
+        the output or context value of that name is true, or, as ``{name: value}``, equals a value. Returns the pipeline.
         """
         if self.function is not None:
             raise TypeError(f"{self!r} is wired by calls; call the step inside the @pipeline function.")
         made = step if isinstance(step, Step) else Step(fn=step, name=getattr(step, "__name__", "step"))
+        if made.condition is not None:
+            raise TypeError(
+                f"{self!r} is wired by names; write add_step({made.name}, when=...) in place of .when(...)."
+            )
         mapped = (map_over,) if isinstance(map_over, str) else tuple(map_over)
-        self._uses.append(_Use(made, name or made.name, mapped))
+        self._uses.append(_Use(made, name or made.name, mapped, _condition(when, name or made.name)))
         return self
 
     def plan(self, params: Mapping[str, Any] | None = None) -> Plan:
@@ -96,6 +107,7 @@ class Pipeline:
             problems.append(Problem(what, f"pipeline {self.name!r}"))
         if not nodes and not problems:
             problems.append(Problem("it has no steps", f"pipeline {self.name!r}"))
+        nodes = _settled(nodes, problems)
         problems += _type_problems(nodes)
         ordered = _ordered(nodes, problems)
         if problems:
@@ -160,6 +172,16 @@ def pipeline(function: Callable[..., Any] | None = None, /, **options: Any) -> A
 # --- wiring by names -------------------------------------------------------------------------------------------------
 
 
+def _condition(when: str | Mapping[str, Any] | None, step: str) -> tuple[str, Any] | None:
+    """What ``when`` names, and the value that it must equal."""
+    if when is None or isinstance(when, str):
+        return None if when is None else (when, TRUTHY)
+    if len(when) != 1:
+        what = f"when is {when!r}; name one output or context value, and the value it must equal"
+        raise PipelineError("The pipeline cannot be planned", [Problem(what, f"step {step!r}")])
+    return next(iter(when.items()))
+
+
 def _wire_by_names(
     uses: Sequence[_Use], values: Mapping[str, Any], defaults: Mapping[str, Any], problems: list[Problem]
 ) -> tuple[list[Node], dict[str, Param]]:
@@ -175,6 +197,7 @@ def _wire_by_names(
         Problem("two steps have this name", f"step {name!r}") for name in {n for n in names if names.count(n) > 1}
     ]
     taken = {parameter for use in uses for parameter in use.step.parameters}
+    taken |= {use.condition[0] for use in uses if use.condition}
     wanted = {name for use in uses for name in _input_names(use.step, []).values()}
     params = {
         name: Param(name, defaults.get(name, inspect.Parameter.empty), _annotation(uses, name))
@@ -186,7 +209,16 @@ def _wire_by_names(
         for name in defaults
         if name not in taken and name not in wanted
     ]
-    nodes = [Node(use.name, use.step, dict(_bind(use, producers, params, problems)), use.mapped) for use in uses]
+    nodes = [
+        Node(
+            use.name,
+            use.step,
+            dict(_bind(use, producers, params, problems)),
+            use.mapped,
+            use.condition[1] if use.condition else TRUTHY,
+        )
+        for use in uses
+    ]
     for use in uses:
         for name in use.mapped:
             if name not in use.step.parameters:
@@ -224,6 +256,15 @@ def _bind(
         elif declared.default is inspect.Parameter.empty or (parameter in wanted and not _optional(declared)):
             what = f"no step makes {name!r} and the context does not have it."
             problems.append(Problem(what + did_you_mean(name, {*producers, *params} - {name}), place))
+    if use.condition:
+        name = use.condition[0]
+        if name in producers:
+            yield CONDITION, FromOutput(producers[name], name)
+        elif name in params:
+            yield CONDITION, FromParam(name)
+        else:
+            what = f"when names {name!r}, which no step makes and the context does not have."
+            problems.append(Problem(what + did_you_mean(name, {*producers, *params}), f"step {use.name!r}"))
 
 
 def _optional(declared: inspect.Parameter) -> bool:
@@ -298,7 +339,11 @@ class _Trace:
         for parameter, declared in step.parameters.items():
             if parameter not in bindings and declared.default is inspect.Parameter.empty:
                 self.problems.append(Problem(f"no value is given for {parameter!r}", place))
-        node = self.nodes[name] = Node(name, step, bindings, tuple(mapped))
+        condition = step.condition or Condition(None)
+        if step.condition is not None:
+            bindings[CONDITION] = self._binding(condition.source)
+            step = replace(step, condition=None)
+        node = self.nodes[name] = Node(name, step, bindings, tuple(mapped), condition.equals)
         found = _Outputs(_StandIn(FromOutput(name, output.name)) for output in node.outputs)
         found.names = tuple(output.name for output in node.outputs)
         return found if len(found) > 1 else found[0]
@@ -343,7 +388,37 @@ def _wire_by_calls(
     return list(trace.nodes.values()), params
 
 
-# --- checks that both share ------------------------------------------------------------------------------------------
+# --- what both share -------------------------------------------------------------------------------------------------
+
+
+def _settled(nodes: Sequence[Node], problems: list[Problem]) -> list[Node]:
+    """The nodes with what follows from their upstream nodes: conditions by item, and who tolerates skipped ones."""
+    mapped = {node.name for node in nodes if node.mapped}
+    settled = []
+    for node in nodes:
+        condition = node.bindings.get(CONDITION)
+        if isinstance(condition, FromOutput) and condition.node in mapped:
+            if node.mapped:
+                node = replace(node, mapped=(*node.mapped, CONDITION))
+            else:
+                what = f"its condition is an output of the mapped step {condition.node!r}; decide on the list in a step"
+                problems.append(Problem(what, f"step {node.name!r}"))
+        elif isinstance(condition, Gather):
+            problems.append(
+                Problem("its condition is a list of outputs; decide on it in a step", f"step {node.name!r}")
+            )
+        settled.append(replace(node, tolerant=any(_tolerates(node, name, mapped) for name in node.sources)))
+    return settled
+
+
+def _tolerates(node: Node, parameter: str, mapped: set[str]) -> bool:
+    """Whether a node may run although an upstream node of this parameter was skipped, or an item of it."""
+    if len(node.sources[parameter]) > 1 or any(source.node in mapped for source in node.sources[parameter]):
+        return True
+    if parameter == CONDITION or parameter in node.mapped:
+        return False
+    declared = node.step.parameters[parameter]
+    return _optional(declared) or allows_none(node.step.annotations.get(parameter))
 
 
 def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
@@ -351,6 +426,8 @@ def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
     by_name = {node.name: node for node in nodes}
     for node in nodes:
         for parameter, sources in node.sources.items():
+            if parameter == CONDITION:
+                continue
             wanted = node.step.annotations.get(parameter, inspect.Parameter.empty)
             for source in sources:
                 producer = by_name[source.node]

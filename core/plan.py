@@ -8,10 +8,26 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import PipelineError, Problem
-from .step import Output, Step
+from .annotations import asset_type, conforms, describe
+from .errors import PipelineError, Problem, did_you_mean
+from .refs import ArtifactRef
+from .step import TRUTHY, Output, Step
 
-__all__ = ["Binding", "Fixed", "FromOutput", "FromParam", "Gather", "Node", "Param", "Plan"]
+__all__ = [
+    "CONDITION",
+    "TRUTHY",
+    "Binding",
+    "Fixed",
+    "FromOutput",
+    "FromParam",
+    "Gather",
+    "Node",
+    "Param",
+    "Plan",
+]
+
+CONDITION = "when?"
+"""The key of a node's bindings under which its condition's source is: no parameter can have this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +75,34 @@ class Param:
         """Whether a run must give it."""
         return self.default is inspect.Parameter.empty
 
+    @property
+    def is_artifact(self) -> bool:
+        """Whether it is annotated as an artifact type, so that a run may be given the reference of one."""
+        return asset_type(self.annotation) is not None
+
 
 @dataclass(frozen=True)
 class Node:
     """One use of a step. Parameters without a binding take the function's own default.
 
-    ``mapped`` names the parameters that are mapped over: the node runs once per item of them.
+    ``mapped`` names the parameters that are mapped over: the node runs once per item of them. Under ``CONDITION`` the
+    bindings have what decides whether it runs: it must equal ``equals``, or be true. ``tolerant`` says that the node
+    may run although one of its upstream nodes was skipped.
     """
 
     name: str
     step: Step[..., Any]
     bindings: Mapping[str, Binding]
     mapped: tuple[str, ...] = ()
+    equals: Any = TRUTHY
+    tolerant: bool = False
+
+    @property
+    def condition(self) -> str:
+        """What must hold for it to run, in words; empty where it always does."""
+        if CONDITION not in self.bindings:
+            return ""
+        return f"{_said(self.bindings[CONDITION])} is {'true' if self.equals is TRUTHY else repr(self.equals)}"
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -127,6 +159,7 @@ class Plan:
                     sorted((key, repr(value)) for key, value in node.bindings.items()),
                     node.mapped,
                     [output.name for output in node.outputs],
+                    *([repr(node.equals)] if CONDITION in node.bindings else ()),
                 )
                 for node in self.nodes
             ]
@@ -134,13 +167,10 @@ class Plan:
         return hashlib.sha256(f"{self.name}{text}{sorted(self.params)}".encode()).hexdigest()[:12]
 
     def resolve_params(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters' values: the given ones over the defaults.
+        """All parameters' values: the given ones over the defaults; the reference of an artifact as its data.
 
         Raises :class:`~tailrace.PipelineError` naming every one that is unknown, missing or of the wrong type.
         """
-        from .annotations import conforms, describe
-        from .errors import did_you_mean
-
         problems = [
             Problem(f"unknown parameter {name!r}.{did_you_mean(name, self.params)}", f"pipeline {self.name!r}")
             for name in given
@@ -152,7 +182,8 @@ class Plan:
             if name not in given and param.required:
                 problems.append(Problem("no value is given and there is no default", place))
                 continue
-            values[name] = given.get(name, param.default)
+            value = given.get(name, param.default)
+            values[name] = value.to_dict() if param.is_artifact and isinstance(value, ArtifactRef) else value
             if not conforms(values[name], param.annotation):
                 expected = describe(param.annotation)
                 problems.append(Problem(f"{values[name]!r} is not of the annotated type {expected}", place))
@@ -160,12 +191,15 @@ class Plan:
             raise PipelineError(f"The pipeline {self.name!r} cannot run", problems)
         return values
 
-    def map_length(self, node: Node, params: Mapping[str, Any], results: Mapping[str, Any]) -> int:
-        """How often a mapped node runs.
+    def map_length(self, node: Node, params: Mapping[str, Any], results: Mapping[str, Any]) -> int | None:
+        """How often a mapped node runs; None where what decides it was skipped, and with it the whole node.
 
-        ``results`` holds, for each upstream node, ``{output: reference}``, or a list of those where it is mapped.
+        ``results`` holds, for each upstream node, ``{output: reference}``, or a list of those where it is mapped. None
+        stands for what was skipped: a node, or one item.
         Raises :class:`~tailrace.PipelineError` when a mapped input is not a list or the lengths differ.
         """
+        if self.skipped_source(node, results) is not None:
+            return None
         lengths: dict[str, int] = {}
         for name in node.mapped:
             binding = node.bindings[name]
@@ -192,11 +226,17 @@ class Plan:
             )
         return next(iter(lengths.values()))
 
+    def skipped_source(self, node: Node, results: Mapping[str, Any]) -> str | None:
+        """The skipped upstream node because of which a mapped node has no items, if there is one."""
+        bindings = (node.bindings[name] for name in node.mapped)
+        sources = (binding.node for binding in bindings if isinstance(binding, FromOutput))
+        return next((name for name in sources if results[name] is None), None)
+
     def task_inputs(self, node: Node, results: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
         """What one task takes from upstream, ``{parameter: node result}``, or a list of results.
 
-        ``results`` holds whatever stands for the nodes' results (references, futures), in a list for a mapped node.
-        Of a mapped upstream a task of a mapped node gets its own item, any other task all of them in order.
+        ``results`` holds whatever stands for the nodes' results (references, futures), in a list for a mapped node, and
+        None for what was skipped. A condition is an input like any other, under ``CONDITION``. Of a mapped upstream a task of a mapped node gets its own item, any other task all of them in order.
         """
         inputs: dict[str, Any] = {}
         for parameter, sources in node.sources.items():
@@ -210,7 +250,10 @@ class Plan:
         return inputs
 
     def task_refs(self, node: Node, inputs: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
-        """The references that one task loads, out of :meth:`task_inputs` whose results are ``{output: reference}``."""
+        """The references that one task loads, out of :meth:`task_inputs` whose results are ``{output: reference}``.
+
+        What was skipped is None, also as an item of a list.
+        """
         refs: dict[str, Any] = {}
         for parameter, given in inputs.items():
             sources = node.sources[parameter]
@@ -224,4 +267,15 @@ class Plan:
 
 
 def _pick(result: Any, output: str) -> Any:
-    return [item[output] for item in result] if isinstance(result, list) else result[output]
+    if isinstance(result, list):
+        return [_pick(item, output) for item in result]
+    return None if result is None else result[output]
+
+
+def _said(binding: Binding) -> str:
+    """Where a value comes from, in words."""
+    if isinstance(binding, FromOutput):
+        return f"output {binding.output!r} of step {binding.node!r}"
+    if isinstance(binding, FromParam):
+        return f"parameter {binding.name!r}"
+    return repr(binding.value if isinstance(binding, Fixed) else binding)

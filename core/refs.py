@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
-__all__ = ["ArtifactRef", "FileEntry", "Manifest", "Parent", "Producer", "Route", "Run", "artifact_id"]
+__all__ = [
+    "ArtifactRef",
+    "FileEntry",
+    "Manifest",
+    "Parent",
+    "Producer",
+    "Route",
+    "Run",
+    "artifact_id",
+    "named_artifact",
+]
 
 
 def _flat(item: Any) -> dict[str, Any]:
@@ -48,6 +59,20 @@ class ArtifactRef:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The reference that :meth:`to_dict` wrote."""
         return cls(**_known(cls, data))
+
+
+def named_artifact(value: Any) -> tuple[str, str] | None:
+    """The URI and content digest of the artifact that a value stands for; None where it stands for itself.
+
+    That is a reference, its data (a dict with ``uri`` and ``digest``), or a URI with a scheme, whose digest is ``""``.
+    """
+    if isinstance(value, ArtifactRef):
+        return value.uri, value.digest
+    if isinstance(value, dict) and isinstance(value.get("uri"), str) and isinstance(value.get("digest"), str):
+        return value["uri"], value["digest"]
+    if isinstance(value, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://\S+$", value):
+        return value, ""
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ __all__ = ["Outputs", "RunResult", "StepResult", "TaskRecord"]
 class TaskRecord:
     """What the journal says of one task: a step, or one item of a mapped step. Times are seconds.
 
-    ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped`` (an upstream step failed). ``timings`` has, for
-    each output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and ``compute``.
+    ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped``; ``error`` says why it failed or was skipped.
+    ``timings`` has, for each output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and
+    ``compute``. ``native_id`` is the engine's own id of the run, where it has one.
     """
 
     step: str
@@ -33,6 +34,7 @@ class TaskRecord:
     timings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     destinations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     error: str = ""
+    native_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
@@ -59,9 +61,9 @@ class StepResult:
 
     @property
     def state(self) -> str:
-        """The worst state of its tasks."""
+        """The worst state of its tasks; ``skipped`` where all of them were."""
         states = {task.state for task in self.tasks}
-        return next((state for state in ("failed", "cancelled", "skipped") if state in states), "completed")
+        return next((state for state in ("failed", "cancelled", "completed") if state in states), "skipped")
 
     @property
     def artifacts(self) -> list[ArtifactRef]:
@@ -77,13 +79,17 @@ class StepResult:
 class Outputs(Mapping[str, Any]):
     """The outputs of a run by name, ``"output"`` or ``"step.output"``; each is loaded, verified, when it is asked for.
 
-    The output of a mapped step is the list of its items' values.
+    The output of a mapped step is the list of its items' values. What was skipped has no entry, and no item.
     """
 
     def __init__(
-        self, refs: Mapping[tuple[str, str], ArtifactRef | list[ArtifactRef]], load: Callable[[ArtifactRef], Any]
+        self,
+        refs: Mapping[tuple[str, str], ArtifactRef | list[ArtifactRef]],
+        load: Callable[[ArtifactRef], Any],
+        skipped: Mapping[tuple[str, str], str],
     ):
         self._load = load
+        self._skipped = {name: why for (step, out), why in skipped.items() for name in (out, f"{step}.{out}")}
         self._refs: dict[str, ArtifactRef | list[ArtifactRef]] = {}
         names = [output for _, output in refs]
         for (step, output), found in refs.items():
@@ -93,6 +99,8 @@ class Outputs(Mapping[str, Any]):
     def ref(self, name: str) -> ArtifactRef | list[ArtifactRef]:
         """The reference of an output, without loading it."""
         found = self._refs.get(name, self._full.get(name))
+        if found is None and name in self._skipped:
+            raise KeyError(f"The output {name!r} was not made, its step was skipped: {self._skipped[name]}.")
         if found is None:
             raise KeyError(f"This run has no output {name!r}. It has: {', '.join(self._refs) or 'none'}.")
         return found
@@ -134,5 +142,5 @@ class RunResult:
             lines.append(
                 f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else "")
             )
-            lines += [f"      {task.error}" for task in step.tasks if task.error]
+            lines += [f"      {error}" for error in dict.fromkeys(task.error for task in step.tasks if task.error)]
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import enum
 import functools
 import inspect
 import sys
@@ -14,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .errors import PipelineError, Problem
 
-__all__ = ["Output", "Step", "Tracer", "step", "tracing"]
+__all__ = ["TRUTHY", "Condition", "Output", "Step", "Tracer", "step", "tracing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +35,26 @@ tracing: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("tailrac
 """The pipeline that is being drawn up in this context, if one is."""
 
 
+class _Truthy(enum.Enum):
+    TRUTHY = "true"  # the one member of an Enum stays itself when it is pickled
+
+
+TRUTHY = _Truthy.TRUTHY
+"""What a condition's value must equal when nothing is named: anything that is true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold for a step to run: ``source`` equals ``equals``, or is true."""
+
+    source: Any
+    equals: Any = TRUTHY
+
+    def holds(self) -> bool:
+        """Whether it holds, of a source that is a plain value."""
+        return bool(self.source if self.equals is TRUTHY else self.source == self.equals)
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """One declared output: its name, and the annotation of its value where there is one."""
@@ -48,7 +69,8 @@ class Step(Generic[P, R]):
 
     Called outside a pipeline it is the function. ``retry_delay`` and ``timeout`` are in seconds; a sequence of delays
     is used one after the other, the last one for the rest. ``inputs`` maps parameters to the outputs they take, or
-    lists the outputs in the order of the parameters where the names differ.
+    lists the outputs in the order of the parameters where the names differ. ``airflow`` and ``prefect`` are given to
+    that engine's own task as they are.
     """
 
     fn: Callable[P, R]
@@ -61,7 +83,14 @@ class Step(Generic[P, R]):
     cache: bool = False
     tags: tuple[str, ...] = ()
     resources: Mapping[str, Any] = field(default_factory=dict)
+    pool: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    owner: str | None = None
+    airflow: Mapping[str, Any] = field(default_factory=dict)
+    prefect: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    condition: Condition | None = None
 
     def __post_init__(self) -> None:
         problems = list(_option_problems(self))
@@ -76,6 +105,8 @@ class Step(Generic[P, R]):
         """Call the function; inside a ``@pipeline`` function, record the call instead."""
         tracer = tracing.get()
         if tracer is None:
+            if self.condition is not None and not self.condition.holds():
+                return None  # type: ignore[return-value]  # as a skipped input arrives downstream
             return self.fn(*args, **{**self.fixed, **kwargs})
         return tracer.call(self, self._named(args, kwargs), {})  # type: ignore[no-any-return]  # stands for an R
 
@@ -83,15 +114,29 @@ class Step(Generic[P, R]):
         """The same step with some arguments settled: those that every item of a :meth:`map` shares."""
         return replace(self, fixed={**self.fixed, **fixed})
 
+    def when(self, source: Any, *, equals: Any = TRUTHY) -> Step[P, R]:
+        """The same step, to run only when ``source`` is true, or equals a value; else it is skipped.
+
+        In a pipeline ``source`` is an output or a parameter; of a mapped step's output, each item of a :meth:`map` has
+        its own. Outside a pipeline it is a value, and a call whose condition does not hold returns None.
+        """
+        if self.condition is not None:
+            what = "it has a condition already; decide both in one step and take that one's output"
+            raise PipelineError(f"The step {self.name!r} cannot be used", [Problem(what, f"step {self.name!r}")])
+        return replace(self, condition=Condition(source, equals))
+
     def map(self, *args: Any, **mapped: Any) -> Any:
         """Run the step once per item: every argument is a list, or an output that is one; several are zipped.
 
-        What all items share goes through :meth:`partial`. Outside a pipeline it is a list of calls.
+        What all items share goes through :meth:`partial`. Outside a pipeline it is a list of calls, empty where a
+        condition does not hold.
         """
         tracer = tracing.get()
         named = self._named(args, mapped, partial=True)
         if tracer is not None:
             return tracer.call(self, self.fixed, named)
+        if self.condition is not None and not self.condition.holds():
+            return []
         columns = {key: list(value) for key, value in named.items()}
         rows = zip(*columns.values(), strict=True)
         return [self.fn(**{**self.fixed, **dict(zip(columns, row, strict=True))}) for row in rows]  # type: ignore[call-arg]
@@ -213,6 +258,16 @@ def _option_problems(step: Step[Any, Any]) -> typing.Iterator[Problem]:
         yield Problem(f"retry_delay is {step.retry_delay}; give seconds, 0 or more", place)
     if step.timeout is not None and step.timeout <= 0:
         yield Problem(f"timeout is {step.timeout}; give seconds above 0, or None", place)
+    for key in ("pool", "queue", "owner"):
+        name = getattr(step, key)
+        if name is not None and not (isinstance(name, str) and name):
+            yield Problem(f"{key} is {name!r}; give a name, or None", place)
+    if step.priority is not None and (isinstance(step.priority, bool) or not isinstance(step.priority, int)):
+        yield Problem(f"priority is {step.priority!r}; give a whole number, or None", place)
+    for key in ("resources", "airflow", "prefect"):
+        options = getattr(step, key)
+        if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+            yield Problem(f"{key} is {options!r}; give a mapping of the names of options to their values", place)
     doubled = sorted({name for name in step.declared_outputs if step.declared_outputs.count(name) > 1})
     if doubled:
         yield Problem(f"the output {doubled[0]!r} is declared twice", place)
@@ -234,9 +289,10 @@ def _normal(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     delay = normal.get("retry_delay")
     if isinstance(delay, Sequence) and not isinstance(delay, str):
         normal["retry_delay"] = tuple(delay) or 0.0
-    if "resources" in normal:
-        normal["resources"] = dict(normal["resources"] or {})
-    known = set(Step.__dataclass_fields__) - {"fn", "fixed"}
+    for key in ("resources", "airflow", "prefect"):
+        if normal.get(key, ()) is None:
+            normal[key] = {}
+    known = set(Step.__dataclass_fields__) - {"fn", "fixed", "condition"}
     unknown = sorted(set(normal) - known)
     if unknown:
         from .errors import did_you_mean
@@ -262,6 +318,12 @@ def step(
     cache: bool = False,
     tags: Sequence[str] | None = None,
     resources: Mapping[str, Any] | None = None,
+    pool: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    owner: str | None = None,
+    airflow: Mapping[str, Any] | None = None,
+    prefect: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a step of a function, bare or with options.
@@ -273,9 +335,10 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     42
 
     ``outputs`` names what the function returns: one name, or several for a tuple, list or dict of as many values.
-    ``retry_delay`` and ``timeout`` are in seconds. ``cache`` and ``resources`` are declared here for what acts on them:
-    neither the Prefect engine in this process nor inline does. Raises :class:`~tailrace.PipelineError` for an
-    impossible option.
+    ``retry_delay`` and ``timeout`` are in seconds. ``cache``, ``resources``, ``pool``, ``queue``, ``priority`` and
+    ``owner`` are declared here for what acts on them: neither the Prefect engine in this process nor inline does.
+    ``airflow`` and ``prefect`` are given to that engine's own task as they are, over what is said here. Raises
+    :class:`~tailrace.PipelineError` for an impossible option.
     """
 
     def make(function: Callable[..., Any]) -> Step[..., Any]:

@@ -1,4 +1,6 @@
-"""The text files by which MLflow knows a folder as a model, written without importing MLflow, and without clocks.
+"""What the materializers of models share: the files by which MLflow knows a folder as a model, and the model's card.
+
+MLflow's files are written without importing MLflow, and without clocks.
 
 With them ``mlflow.<flavor>.load_model(folder)`` and ``mlflow.pyfunc.load_model(folder)`` load an artifact where it
 lies. The format is that of MLflow's own ``save_model`` (MLmodel, requirements.txt, python_env.yaml), as of MLflow 3.
@@ -11,9 +13,11 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .files import FileWriter
+from .files import FileReader, FileWriter
 
-__all__ = ["write_mlmodel"]
+__all__ = ["by_feature", "read_all", "write_mlmodel"]
+
+_SHOWN_FEATURES = 1000
 
 
 def write_mlmodel(
@@ -35,12 +39,12 @@ def write_mlmodel(
 
     flavors: dict[str, Any] = {flavor: dict(about)}
     if predicts:
+        place = {"model_path": data, "predict_fn": "predict"} if flavor == "sklearn" else {"data": data}
         flavors["python_function"] = {
             "env": {"virtualenv": "python_env.yaml"},
             "loader_module": f"mlflow.{flavor}",
-            "model_path": data,
-            "predict_fn": "predict",
             "python_version": platform.python_version(),
+            **place,
         }
     found = {name: _installed(name) for name in ("mlflow", *packages)}
     pinned = [f"{name}=={number}" for name, number in found.items() if number]
@@ -56,3 +60,18 @@ def _installed(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
+
+
+def read_all(files: FileReader) -> dict[str, memoryview]:
+    """The verified bytes of every file, MLflow's too: a damaged artifact is not loaded."""
+    return {name: files.read(name) for name in files.names()}
+
+
+def by_feature(importances: Iterable[float] | None, names: Iterable[str] | None) -> dict[str, Any]:
+    """``{"feature_importances": ...}`` by name, or as a list without names; ``{}`` of a very wide model, or none."""
+    if importances is None:
+        return {}
+    numbers = [float(number) for number in importances]
+    if len(numbers) > _SHOWN_FEATURES:
+        return {}
+    return {"feature_importances": numbers if names is None else dict(zip(names, numbers, strict=True))}

@@ -15,12 +15,11 @@ from ..core.errors import MaterializationError, MissingExtra
 from .base import Spec
 from .files import FileReader, FileWriter
 from .identical import difference
-from .mlmodel import write_mlmodel
+from .mlmodel import by_feature, read_all, write_mlmodel
 
-__all__ = ["SklearnMaterializer"]
+__all__ = ["SklearnMaterializer", "dump", "undump"]
 
 _SHOWN_CLASSES = 100
-_SHOWN_FEATURES = 1000
 
 
 class SklearnMaterializer:
@@ -32,21 +31,7 @@ class SklearnMaterializer:
 
     def save(self, value: Any, files: FileWriter) -> Spec:
         """``model.skops`` and MLflow's files. Raises MaterializationError, naming what is not safe to load."""
-        skops = _skops()
-        from .skops_file import MEMORY_ADDRESSES, canonical, trusted_names
-
-        try:
-            data = canonical(skops.dumps(value))
-        except MaterializationError:
-            raise
-        except (
-            Exception
-        ) as error:  # skops asks the attributes' own __reduce__ and __getstate__, which can raise anything
-            raise MaterializationError(f"skops does not take it: {error}") from error
-        trusted = trusted_names(data)
-        changed = difference(value, skops.loads(data, trusted=trusted), ignoring=MEMORY_ADDRESSES)
-        if changed:
-            raise MaterializationError(f"skops would change it at {changed}")
+        data, trusted = dump(value)
         files.write("model.skops", data)
         self._write_for_mlflow(value, files, trusted, len(data))
         return {}
@@ -67,12 +52,7 @@ class SklearnMaterializer:
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The estimator, from the verified bytes, after the same audit as when it was saved."""
-        skops = _skops()
-        from .skops_file import trusted_names
-
-        contents = {name: files.read(name) for name in files.names()}  # MLflow's too: a damaged artifact is not loaded
-        data = bytes(contents["model.skops"])
-        return skops.loads(data, trusted=trusted_names(data))
+        return undump(read_all(files)["model.skops"])
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Hyperparameters, whether it is fitted, features, classes and feature importances where it has them."""
@@ -88,11 +68,37 @@ class SklearnMaterializer:
             ]
         last = getattr(value, "_final_estimator", value)
         importances = getattr(last, "feature_importances_", None)
-        if importances is not None and len(importances) <= _SHOWN_FEATURES:
-            names = getattr(last, "feature_names_in_", None)
-            numbers = [float(number) for number in importances]
-            about["feature_importances"] = numbers if names is None else dict(zip(names, numbers, strict=True))
-        return about
+        return about | by_feature(importances, getattr(last, "feature_names_in_", None))
+
+
+def dump(value: Any) -> tuple[bytes, list[str]]:
+    """An estimator as a skops file that gives it back exactly, and the names in it to be trusted when it is loaded.
+
+    Raises MaterializationError, naming what is not safe to load, or would not come back as it is.
+    """
+    skops = _skops()
+    from .skops_file import MEMORY_ADDRESSES, canonical, trusted_names
+
+    try:
+        data = canonical(skops.dumps(value))
+    except MaterializationError:
+        raise
+    except Exception as error:  # skops asks the attributes' own __reduce__ and __getstate__, which can raise anything
+        raise MaterializationError(f"skops does not take it: {error}") from error
+    trusted = trusted_names(data)
+    changed = difference(value, skops.loads(data, trusted=trusted), ignoring=MEMORY_ADDRESSES)
+    if changed:
+        raise MaterializationError(f"skops would change it at {changed}")
+    return data, trusted
+
+
+def undump(data: memoryview) -> Any:
+    """The estimator of :func:`dump`, after the same audit."""
+    skops = _skops()
+    from .skops_file import trusted_names
+
+    content = bytes(data)
+    return skops.loads(content, trusted=trusted_names(content))
 
 
 def _skops() -> Any:

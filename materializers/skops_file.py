@@ -110,8 +110,17 @@ def _renumber(schema: Node) -> None:
 
 _NO_CODE_FROM = {"externals", "datasets", "tests", "_testing", "conftest", "_build_utils"}
 _MADE_WITHOUT_ARGUMENTS = {"ObjectNode", "TreeNode", "DictNode"}  # so that no constructor is given what the file says
+_BOOSTERS = {  # their __setstate__ gives the stored model to the library's own parser; nothing else is made of it
+    "xgboost.core.Booster",
+    *(f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")),
+    "lightgbm.basic.Booster",
+    *(f"lightgbm.sklearn.LGBM{name}" for name in ("Model", "Classifier", "Regressor", "Ranker")),
+}
 _EXACTLY = {
     ("DTypeNode", "numpy.dtype"),
+    ("TypeNode", "collections.OrderedDict"),
+    ("DictNode", "collections.OrderedDict"),
+    *(("ObjectNode", name) for name in _BOOSTERS),
     ("ConstructorFromReduceNode", "builtins.frozenset"),
     ("ObjectNode", "scipy.interpolate._bsplines.BSpline"),
     ("FunctionNode", "scipy._lib.array_api_compat.numpy._aliases.asarray"),

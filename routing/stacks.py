@@ -37,7 +37,7 @@ LOCAL = "local"  # the stack that is always there
 LOCAL_PATH = ".tailrace/artifacts"
 
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
-    "orchestrator": ("local", "inline"),
+    "orchestrator": ("local", "inline", "airflow"),
     "store": ("local", "memory"),
     "tracker": ("mlflow",),
     "registry": ("mlflow",),

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-# Before any test module imports prefect, whose settings are read once.
+# Before any test module imports prefect or airflow, whose settings are read once.
 _HOMES = tempfile.mkdtemp(prefix="tailrace-tests-")
 os.environ["PREFECT_HOME"] = f"{_HOMES}/prefect"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["AIRFLOW_HOME"] = f"{_HOMES}/airflow"
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 

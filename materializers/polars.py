@@ -1,0 +1,127 @@
+"""polars' DataFrame, Series and LazyFrame as the Parquet that polars itself writes: exact, and read by most tools.
+
+Row groups have one size, so that the bytes do not depend on how a frame is cut into chunks or on the number of threads.
+A LazyFrame is run and streamed into the file; it comes back as a scan of the verified file where the store holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import polars as pl
+
+from ..core.errors import MaterializationError
+from ..core.typenames import type_name
+from .base import Spec
+from .files import FileReader, FileWriter
+
+__all__ = ["PolarsMaterializer"]
+
+_FILE = "data.parquet"
+_ROW_GROUP = 1 << 17
+_SHOWN_COLUMNS = 1000
+
+
+class PolarsMaterializer:
+    """polars' own classes. How columns are cut into chunks, and the plan of a LazyFrame, are not part of the value."""
+
+    name: ClassVar[str] = "polars"
+    version: ClassVar[int] = 1
+    executes_code: ClassVar[bool] = False
+
+    def save(self, value: Any, files: FileWriter) -> Spec:
+        """``data.parquet``; the spec has what that forgets: the kind, and which columns are known to be sorted.
+
+        An error of a LazyFrame's own query is raised as it is.
+        """
+        kind = type(value)
+        if kind not in (pl.DataFrame, pl.Series, pl.LazyFrame):
+            raise MaterializationError(f"it is a {type_name(kind)}, a sub-class with more than polars' own state")
+        frame = value.to_frame() if kind is pl.Series else value
+        _check(frame.collect_schema())
+        if kind is pl.LazyFrame:
+            value.sink_parquet(files.path(_FILE), compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True)
+            return {"kind": "LazyFrame"}
+        with files.open(_FILE) as stream:
+            frame.write_parquet(stream, compression="zstd", row_group_size=_ROW_GROUP)
+        return {"kind": kind.__name__, **_sorted(frame)}
+
+    def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
+        """The value. The path is taken as it is: neither a pattern, nor columns from folders like ``key=value``."""
+        file = files.path(_FILE)
+        if spec["kind"] == "LazyFrame":
+            return pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        frame = pl.read_parquet(file, glob=False, hive_partitioning=False)
+        for flag, descending in (("ascending", False), ("descending", True)):
+            columns = [frame.to_series(place) for place in spec.get(flag, ())]
+            frame = frame.with_columns(column.set_sorted(descending=descending) for column in columns)
+        return frame.to_series() if spec["kind"] == "Series" else frame
+
+    def describe(self, value: Any) -> dict[str, Any]:
+        """Rows, bytes, the dtype of each column, nulls, minimum and maximum of numbers; of a LazyFrame the dtypes."""
+        if isinstance(value, pl.Series):
+            about = {"rows": len(value), "dtype": str(value.dtype), "nbytes": value.estimated_size()}
+            return {**about, "nulls": value.null_count(), **_limits(value)}
+        schema = value.collect_schema()
+        shown = {name: str(dtype) for name, dtype in list(schema.items())[:_SHOWN_COLUMNS]}
+        if isinstance(value, pl.LazyFrame):
+            return {"columns": len(schema), "schema": shown}
+        columns = value.get_columns()[:_SHOWN_COLUMNS]
+        limits = {column.name: found for column in columns if (found := _limits(column))}
+        return {
+            "rows": value.height,
+            "columns": value.width,
+            "nbytes": value.estimated_size(),
+            "schema": shown,
+            "nulls": {column.name: count for column in columns if (count := column.null_count())},
+            **{end: {name: found[end] for name, found in limits.items()} for end in ("min", "max") if limits},
+        }
+
+
+def _check(schema: Mapping[str, Any]) -> None:
+    """Refuse what Parquet would not give back; asked before the first byte is written."""
+    for name, dtype in schema.items():
+        problem = next(filter(None, map(_problem, _parts(dtype))), None)
+        if problem:
+            raise MaterializationError(f"column {name!r}: {problem}")
+
+
+def _parts(dtype: Any) -> Iterator[Any]:
+    """A dtype, and those that it is made of."""
+    yield dtype
+    inner = [field.dtype for field in dtype.fields] if isinstance(dtype, pl.Struct) else []
+    inner += [getattr(dtype, part) for part in ("inner", "key", "value") if hasattr(dtype, part)]
+    for part in inner:
+        yield from _parts(part)
+
+
+def _problem(dtype: Any) -> str | None:
+    if dtype == pl.Object:
+        return "the dtype Object holds Python objects; give it another dtype, or return its items as a list"
+    if isinstance(dtype, pl.Struct) and not dtype.fields:
+        return "Parquet has no Struct without fields; drop the column, or give it a field"
+    if isinstance(dtype, pl.BaseExtension):
+        return f"polars has no stable format for the extension type {dtype}; return the column's .ext.storage()"
+    return None
+
+
+def _sorted(frame: pl.DataFrame) -> Spec:
+    """The places of the columns that carry polars' flag of being sorted, by which it takes other ways."""
+    flags = [column.flags for column in frame.get_columns()]
+    found = {
+        name: [place for place, flag in enumerate(flags) if flag[key]]
+        for name, key in (("ascending", "SORTED_ASC"), ("descending", "SORTED_DESC"))
+    }
+    return {name: places for name, places in found.items() if places}
+
+
+def _limits(column: pl.Series) -> dict[str, Any]:
+    """Minimum and maximum of numbers and times, without nulls and NaN. Empty where there is none."""
+    if column.dtype.is_numeric():
+        low, high = column.min(), column.max()
+    elif column.dtype in (pl.Date, pl.Datetime):
+        low, high = pl.Series([column.min(), column.max()])
+    else:
+        return {}
+    return {} if low is None else {"min": low, "max": high}
