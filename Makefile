@@ -1,13 +1,13 @@
 # Every target runs in .venv, which is made first, and again when pyproject.toml or the constraints change.
 #   make demo     the example pipeline, and where its results went
-#   make all      what CI runs: lint types test docs
+#   make all      what CI runs: lint types test docs newest
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
 # Another interpreter: make PYTHON=python3.12 (after `make clean`).
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all bench clean constraints demo docs lint test types venv
+.PHONY: all bench clean constraints demo docs lint newest test test-celery types venv
 
 # Without byte code every start takes two to three times as long, and measures nothing.
 unexport PYTHONDONTWRITEBYTECODE
@@ -21,18 +21,20 @@ STAMP := $(VENV)/.installed
 PIP := python -m pip --disable-pip-version-check
 TAG = $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])'
 MYPY := ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
-EXTRAS := dev,all,docs
+EXTRAS := airflow,dev,all,docs
+# Airflow and the newest Prefect cannot be in one environment, so there are two, each with its constraints.
+WITH := airflow
 # Hosts of package indexes and paths of one machine; in brackets, so that this line is not found itself.
 FORBIDDEN := p[y]pi\.org|p[y]thonhosted\.org|registry\.n[p]mjs|(^|[^A-Za-z0-9_.])/(home|root|Users|work)/
 
-all: lint types test docs
+all: lint types test docs newest
 
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -c 'import sys; sys.exit("Tailrace needs Python 3.11 or newer: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
-	tested=constraints/$$($(TAG)).txt; if [ -e $$tested ]; then set -- --constraint $$tested; fi; \
+	tested=constraints/$$($(TAG))-$(WITH).txt; if [ -e $$tested ]; then set -- --constraint $$tested; fi; \
 	$(BIN)/$(PIP) install --quiet "$$@" --editable '.[$(EXTRAS)]'
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || echo 'Some files of the installed packages are not for this Python; they are not used.'
 	touch $@
@@ -48,6 +50,11 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/pytest --ignore=tests/docs $(ARGS)
+
+# What `pip install tailrace` gives: the newest Prefect, and no Airflow.
+NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
+newest:
+	$(MAKE) test $(NEWEST) ARGS="tests/adapters tests/cli $(ARGS)"
 
 docs: $(STAMP)
 	$(BIN)/pytest tests/docs $(ARGS)
@@ -78,8 +85,9 @@ constraints:
 	$(PYTHON) -m venv build/constraints
 	$(BIN)/$(PIP) install --quiet --editable '.[$(EXTRAS)]'
 	$(BIN)/$(PIP) list --format=freeze --exclude-editable --exclude pip >build/constraints.txt
-	mv build/constraints.txt constraints/$$($(TAG)).txt
+	mv build/constraints.txt constraints/$$($(TAG))-$(WITH).txt
+	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST); fi
 
 clean:
-	rm -rf $(VENV) build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -16,10 +16,11 @@ _WHERE = {
         "RunResult TailraceError context pipeline step"
     ),
     ".core.errors": (
-        "ArtifactNotFound AssetError ConfigError DestinationError IntegrityError InvalidKey MaterializationError "
-        "MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed StepSkipped StepTimeout "
-        "StoreError"
+        "ArtifactNotFound AssetError ConfigError DestinationError IntegrityError InvalidKey LoadError "
+        "MaterializationError MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed StepSkipped "
+        "StepTimeout StoreError"
     ),
+    ".core.load": "load_pipeline",
     ".stores.base": "ArtifactStore",
     ".stores.local": "LocalArtifactStore",
     ".stores.memory": "MemoryArtifactStore",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .core.errors import DestinationError as DestinationError
     from .core.errors import IntegrityError as IntegrityError
     from .core.errors import InvalidKey as InvalidKey
+    from .core.errors import LoadError as LoadError
     from .core.errors import MaterializationError as MaterializationError
     from .core.errors import MissingExtra as MissingExtra
     from .core.errors import PickleNotAllowed as PickleNotAllowed
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from .core.errors import StepSkipped as StepSkipped
     from .core.errors import StepTimeout as StepTimeout
     from .core.errors import StoreError as StoreError
+    from .core.load import load_pipeline as load_pipeline
     from .materializers.registry import materializer_for as materializer_for
     from .routing.stacks import use_stack as use_stack
     from .stores.base import ArtifactStore as ArtifactStore

@@ -60,16 +60,16 @@ def _make_home() -> tempfile.TemporaryDirectory[str]:
         what = f"Airflow is already imported here, and its home is {home}, which is not for runs like this"
         advice = "call to_dag(pipeline).test() to use that home, or start the run in a process of its own"
         raise ConfigError("No pipeline can run here", [Problem(f"{what}; {advice}", "orchestrator 'airflow'")])
-    home = tempfile.TemporaryDirectory(prefix="tailrace-airflow-", ignore_cleanup_errors=True)
-    dags = Path(home.name, "dags")
+    folder = tempfile.TemporaryDirectory(prefix="tailrace-airflow-", ignore_cleanup_errors=True)
+    dags = Path(folder.name, "dags")
     dags.mkdir()
     os.environ |= {
-        "AIRFLOW_HOME": home.name,
+        "AIRFLOW_HOME": folder.name,
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home.name}/airflow.db",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{folder.name}/airflow.db",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",  # a step's error is raised, and its progress is told
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
-    return home
+    return folder

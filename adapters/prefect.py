@@ -6,6 +6,7 @@ artifacts are already where they belong when a task returns.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 import logging
@@ -41,7 +42,7 @@ from ..core.results import RunResult
 from ..routing.stacks import Stack, resolve_stack
 from .events import Listener, StepEvent, emit, listening
 from .interrupt import Interruptible
-from .runtime import closing, new_run_id, open_run, run_step, skip_step
+from .runtime import closing, new_run_id, open_run, run_step, skip_step, time_out
 
 __all__ = ["run_here", "to_flow"]
 
@@ -197,7 +198,7 @@ def _submit_and_wait(
     plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], waiting: deque[PrefectFuture[Any]]
 ) -> None:
     futures: dict[str, Any] = {}
-    errors: list[BaseException] = []
+    errors: dict[str, BaseException] = {}
     lost: dict[str, str] = {}  # by node, the upstream node (or itself) because of which it has no result
     for node in plan.nodes:
         upstream = next((name for name in node.upstream if name in lost), None)
@@ -206,9 +207,10 @@ def _submit_and_wait(
             continue
         known = _Known(futures)
         try:
+            _await_items(node, futures)
             length = plan.map_length(node, run.params, known) if node.mapped else 1
         except Exception as error:
-            errors.append(error)
+            errors[node.name] = error
             lost[node.name] = node.name
             continue
         if length is None:
@@ -231,9 +233,19 @@ def _submit_and_wait(
             skip_step(run, node.name, f"upstream step {upstream!r} failed")
         elif futures.get(node.name) is not None and (failure := _failure(futures[node.name])) is not None:
             lost[node.name] = node.name
-            errors.append(failure)
-    if errors:
-        raise errors[0]
+            errors[node.name] = failure
+    first = next((errors[node.name] for node in plan.nodes if node.name in errors), None)
+    if first is not None:
+        raise first
+
+
+def _await_items(node: Node, futures: Mapping[str, Any]) -> None:
+    """Wait for all that is mapped over: when one item of it failed, no item of this step runs, as on any engine."""
+    for source in (source for name in node.mapped for source in node.sources.get(name, ())):
+        found = futures[source.node]
+        for future in found if isinstance(found, list) else [found]:
+            if future is not None:
+                future.result()
 
 
 class _Known(Mapping[str, Any]):
@@ -295,6 +307,10 @@ class StepTask:
                 done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
         except StepSkipped as skipped:
             return Completed(name="Skipped", message=str(skipped))
+        except asyncio.CancelledError as error:  # how Prefect stops the thread of a step that is overdue
+            if node.step.timeout is None:
+                raise
+            raise time_out(node, replace(given, map_index=index)) from error
         return {name: ref.to_dict() for name, ref in done.items()}
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from ..catalog.journal import Journal, RunEnd, RunRecord
 from ..core.annotations import allows_none, asset_type, concrete, item_type
 from ..core.assets import Asset
-from ..core.errors import DestinationError, IntegrityError, MaterializationError, StepFailed, StepSkipped
+from ..core.errors import DestinationError, IntegrityError, MaterializationError, StepFailed, StepSkipped, StepTimeout
 from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, Plan
 from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
 from ..core.results import Outputs, RunResult, StepResult, TaskRecord
@@ -43,6 +43,7 @@ __all__ = [
     "router_for",
     "run_step",
     "skip_step",
+    "time_out",
 ]
 
 _ROUTERS: dict[tuple[str, str, str | None, str], Router] = {}
@@ -82,7 +83,7 @@ def join_run(
     native_id: str = "",
     opened: datetime | None = None,
 ) -> Run:
-    """The run of this id: every process that asks gets the same start time, and the first one writes down what was asked.
+    """The run of this id: every process that asks gets the same start time; the first writes down what was asked.
 
     ``opened`` is when this execution began: now, unless several processes must agree on it. Raises
     :class:`~tailrace.RunConflict` when the id belongs to a run of another pipeline or with other parameters.
@@ -195,6 +196,18 @@ def skip_step(run: Run, step: str, reason: str) -> None:
     _finish(router_for(run), run, record)
 
 
+def time_out(node: Node, run: Run) -> StepTimeout:
+    """The error of a task that its engine stopped after the step's timeout, by an exception of the engine's own.
+
+    The task's record, which :func:`run_step` took for a cancelled one's, says the same from now on.
+    """
+    error = StepTimeout(f"The step {node.name!r} ran longer than its timeout of {node.step.timeout} s.")
+    journal = Journal.of(router_for(run).store(), run)
+    record = next(task for task in journal.tasks() if (task.step, task.map_index) == (node.name, run.map_index))
+    journal.write_task(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))
+    return error
+
+
 def close_run(
     plan: Plan,
     run: Run,
@@ -277,9 +290,12 @@ def _load(
     anything else is loaded.
     """
     _check_condition(node, run, refs, router)
-    arguments: dict[str, Any] = dict(_absent(node, run, refs))
+    absent = dict(_absent(node, run, refs))
+    arguments = dict(absent)
     parents: list[Parent] = []
     for name, binding in node.bindings.items():
+        if name in absent:
+            continue
         own = name in node.mapped
         wanted = node.step.annotations.get(name)
         if isinstance(binding, Fixed):
@@ -289,8 +305,6 @@ def _load(
             found = _named(value, router) if plan.params[binding.name].is_artifact else None
         else:
             found, value = _present(refs[name]), None
-            if found is None:
-                continue
         parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in _flat(found)]
         if name == CONDITION:
             continue
@@ -325,21 +339,25 @@ def _check_condition(node: Node, run: Run, refs: Mapping[str, Any], router: Rout
         raise StepSkipped(f"it runs only if {node.condition}; it is {reprlib.repr(value)}")
 
 
-def _absent(node: Node, run: Run, refs: Mapping[str, Any]) -> Iterator[tuple[str, None]]:
-    """None for the inputs that were skipped and may be None; those with a default are left out.
+def _absent(node: Node, run: Run, refs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The inputs that were skipped, with their default, or None where that is allowed.
 
-    Raises :class:`StepSkipped` for one that is needed.
+    Raises :class:`StepSkipped` for one that is needed. Of a list, all must have been skipped.
     """
     for name, sources in node.sources.items():
         gathered = isinstance(node.bindings[name], Gather)
         own = gathered and name in node.mapped
         absent = refs[name] is None or (gathered and not own and not _present(refs[name]))
-        if not absent or name == CONDITION or node.step.parameters[name].default is not inspect.Parameter.empty:
+        if not absent or name == CONDITION:
             continue
-        if not allows_none(node.step.annotations.get(name)):
+        declared = node.step.parameters.get(name)
+        if declared is not None and declared.default is not inspect.Parameter.empty:
+            yield name, declared.default
+        elif allows_none(node.step.annotations.get(name)):
+            yield name, None
+        else:
             source = sources[run.map_index or 0 if own else 0]
             raise StepSkipped(f"upstream step {source.node!r} was skipped")
-        yield name, None
 
 
 def _present(refs: Any) -> Any:

@@ -15,14 +15,14 @@ from ..core.errors import (
     ArtifactNotFound,
     ConfigError,
     InvalidKey,
+    LoadError,
     MissingExtra,
     PipelineError,
     RunConflict,
     RunNotFound,
     TailraceError,
 )
-from . import artifacts, catalog, doctor, explain, init, lineage, run, runs, stacks
-from .load import LoadError
+from . import artifacts, catalog, dags, doctor, explain, init, lineage, run, runs, stacks
 
 __all__ = ["app"]
 
@@ -47,14 +47,14 @@ class Commands(TyperGroup):
         """Run what was asked for, and turn what it raises into an exit code."""
         try:
             return super().invoke(ctx)
-        except TailraceError as error:
-            _tell(str(error), error, debug=ctx.params["debug"])
-            raise typer.Exit(USAGE if isinstance(error, _USAGE) else FAILED) from error
         except LoadError as error:
             from .trouble import trimmed
 
             _tell(f"{trimmed(error.__cause__)}\n{error}", error, debug=ctx.params["debug"])
             raise typer.Exit(USAGE) from error
+        except TailraceError as error:
+            _tell(str(error), error, debug=ctx.params["debug"])
+            raise typer.Exit(USAGE if isinstance(error, _USAGE) else FAILED) from error
         except OSError as error:
             if error.errno == errno.EPIPE:  # the reader has seen enough; typer knows how to end
                 raise
@@ -109,6 +109,7 @@ PIPELINES, RESULTS, PROJECT = "Pipelines", "Runs and artifacts", "The project"
 
 app.command("run", rich_help_panel=PIPELINES)(run.run)
 app.command("explain", rich_help_panel=PIPELINES)(explain.explain)
+app.add_typer(dags.app, name="dags", rich_help_panel=PIPELINES)
 app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=RESULTS)
 app.command("lineage", rich_help_panel=RESULTS)(lineage.lineage)

@@ -34,7 +34,14 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 """The packages of the plain install (``""``) and of each extra, as pyproject.toml has them."""
 
-_NEEDS = {"local": ("prefect",), "mlflow": ("mlflow",), "s3": ("s3fs",), "gcs": ("gcsfs",), "gs": ("gcsfs",)}
+_NEEDS = {
+    "local": ("prefect",),
+    "airflow": ("apache-airflow",),
+    "mlflow": ("mlflow",),
+    "s3": ("s3fs",),
+    "gcs": ("gcsfs",),
+    "gs": ("gcsfs",),
+}
 _PATIENCE = 5.0  # seconds to wait for a server
 
 
@@ -130,7 +137,9 @@ def _needs(stack: StackOf) -> Iterator[Check]:
     for kind, part in _parts(stack):
         needed = () if kind.startswith("store") and part.type == "local" else _NEEDS.get(part.type, ())
         lacking = [package for package in needed if not _version(package)]
-        detail = f"pip install {' '.join(lacking)}" if lacking else ", ".join(needed)
+        extra = next((name for name, packages in PACKAGES.items() if name and set(lacking) & set(packages)), "")
+        wanted = f"'tailrace[{extra}]'" if extra else " ".join(lacking)
+        detail = f"pip install {wanted}" if lacking else ", ".join(needed)
         yield Check("Needs", f"{kind}: {part.type}", "missing" if lacking else "ok", detail)
 
 

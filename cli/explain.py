@@ -33,11 +33,11 @@ def explain(
     json: AsJson = False,
 ) -> None:
     """Show where each output would go, and why. Nothing is run or written."""
+    from ..core.load import load_pipeline
     from ..routing.stacks import resolve_stack
-    from .load import find_pipeline
     from .show import console, print_json
 
-    plan = find_pipeline(target).plan()
+    plan = load_pipeline(target).plan()
     chosen = resolve_stack(stack, config=config)
     rows = [row for node in plan.nodes for row in _node_rows(plan, node, chosen, run_id)]
     if json:

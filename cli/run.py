@@ -39,7 +39,8 @@ def run(
     ] = None,
     stack: Stack = None,
     orchestrator: Annotated[
-        str | None, typer.Option("--orchestrator", metavar="TYPE", help="local or inline. Default: the stack's.")
+        str | None,
+        typer.Option("--orchestrator", metavar="TYPE", help="local, inline or airflow. Default: the stack's."),
     ] = None,
     run_id: Annotated[
         str | None,
@@ -52,13 +53,13 @@ def run(
 
     Exit codes: 0 success, 1 a step failed, 2 usage or configuration, 130 interrupted.
     """
-    from .load import find_pipeline
+    from ..core.load import load_pipeline
     from .params import parse_params
     from .show import console, print_json
 
     _quiet_engine()
     with _stdout_for_json(json):
-        pipeline = find_pipeline(target)
+        pipeline = load_pipeline(target)
         params = parse_params(pipeline, param or ())
         out = console(stderr=json)
         choices = {"stack": stack, "orchestrator": orchestrator, "run_id": run_id, "config": config}

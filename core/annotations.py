@@ -16,7 +16,7 @@ from typing import Any
 
 from .assets import Asset
 
-__all__ = ["allows_none", "asset_type", "compatible", "concrete", "conforms", "describe", "item_type"]
+__all__ = ["allows_none", "asset_type", "compatible", "concrete", "conforms", "describe", "item_type", "widened"]
 
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
 
@@ -110,6 +110,24 @@ def _fits(given: Any, wanted: Any) -> bool:
 def conforms(value: Any, annotation: Any) -> bool:
     """Whether a parameter's value is of the annotated type, as far as the annotation is plain Python."""
     return any(_value_fits(value, part) for part in _union(annotation))
+
+
+def widened(value: Any, annotation: Any) -> Any:
+    """A conforming value with floats for whole numbers wherever the annotation says ``float``, inside of it too.
+
+    So they come out of any schema that reads JSON, and the same run must have the same bytes however it was started.
+    """
+    parts = _union(annotation)
+    if type(value) is int:
+        return float(value) if float in parts and int not in parts and abs(value) < 2**1023 else value
+    for part in parts:
+        origin, args = typing.get_origin(part), typing.get_args(part)
+        if origin is type(value) is dict and len(args) == 2:
+            return {widened(key, args[0]): widened(item, args[1]) for key, item in value.items()}
+        if origin is type(value) and origin in (list, tuple) and args:
+            inner = args if len(args) == len(value) and Ellipsis not in args else (item_type(part),) * len(value)
+            return origin(widened(item, kind) for item, kind in zip(value, inner, strict=True))
+    return value
 
 
 def _value_fits(value: Any, annotation: Any) -> bool:

@@ -36,7 +36,15 @@ _FRAMEWORKS = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
 }
-_TABLES = {"pandas": "pandas", "polars": "polars", "pyarrow": "arrow", "numpy": "numpy", "tensorflow": "tf.data"}
+_TABLES = {
+    "pandas": "pandas",
+    "polars": "polars",
+    "pyarrow": "arrow",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "xarray": "xarray",
+    "tensorflow": "tf.data",
+}
 _FILES = {
     ".parquet",
     ".csv",
@@ -70,7 +78,7 @@ def model_framework(model: Any) -> str:
 def dataset_format(data: Any) -> str:
     """How data are held, in a word.
 
-    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``tf.data``), a Python container (``dict``, ``list``,
+    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``tf.data``), a Python container (``dict``, ``list``,
     ``records`` for a list of mappings), a file's kind (``csv``, ``parquet``, ..., ``directory``, ``file``), or the
     name of the type.
     """

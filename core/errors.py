@@ -18,6 +18,7 @@ __all__ = [
     "DestinationError",
     "IntegrityError",
     "InvalidKey",
+    "LoadError",
     "MaterializationError",
     "MissingExtra",
     "PickleNotAllowed",
@@ -86,6 +87,10 @@ class MissingExtra(TailraceError, ImportError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.purpose, self.extra, self.module)
+
+
+class LoadError(TailraceError, ImportError):
+    """The file of a pipeline raised while it was imported; what it raised is the ``__cause__``."""
 
 
 class AssetError(TailraceError, TypeError):

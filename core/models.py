@@ -106,8 +106,9 @@ def _plain(value: Any) -> Any:
 
 
 def _fitted(model: Any) -> bool:
-    if hasattr(model, "__sklearn_is_fitted__"):
-        return bool(model.__sklearn_is_fitted__())
+    for name in ("__sklearn_is_fitted__", "is_fitted", "num_boosted_rounds", "num_trees"):  # the last two: boosters'
+        if hasattr(model, name):
+            return bool(getattr(model, name)())
     return any(name.endswith("_") and not name.startswith("_") for name in vars(model))
 
 
@@ -116,7 +117,7 @@ def _importances(model: Any) -> dict[str, float] | None:
     if values is None or len(values) > _FEATURES:
         return None
     names = getattr(model, "feature_names_in_", None)
-    names = range(len(values)) if names is None else names
+    names = getattr(model, "feature_names_", range(len(values))) if names is None else names
     return {str(name): float(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -79,7 +79,8 @@ class Pipeline:
         """Add a step, wired by names: a parameter takes the output, else the context value, of its own name.
 
         With ``map_over`` the step runs once per item of those inputs, which are lists. With ``when`` it runs only if
-        the output or context value of that name is true, or, as ``{name: value}``, equals a value. Returns the pipeline.
+        the output or context value of that name is true, or, as ``{name: value}``, equals a value. Returns the
+        pipeline.
         """
         if self.function is not None:
             raise TypeError(f"{self!r} is wired by calls; call the step inside the @pipeline function.")
@@ -417,8 +418,8 @@ def _tolerates(node: Node, parameter: str, mapped: set[str]) -> bool:
         return True
     if parameter == CONDITION or parameter in node.mapped:
         return False
-    declared = node.step.parameters[parameter]
-    return _optional(declared) or allows_none(node.step.annotations.get(parameter))
+    declared = node.step.parameters.get(parameter)
+    return (declared is not None and _optional(declared)) or allows_none(node.step.annotations.get(parameter))
 
 
 def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
@@ -444,7 +445,8 @@ def _fit(node: Node, parameter: str, producer_is_mapped: bool, given: Any, wante
     gathered = isinstance(node.bindings[parameter], Gather)
     if parameter not in node.mapped and (gathered or producer_is_mapped):
         takes_list = asset_type(wanted) is None and (compatible(list, wanted) or compatible(tuple, wanted))
-        return takes_list and compatible(given, item_type(wanted)), f"list[{describe(given)}]"
+        wanted = item_type(item_type(wanted)) if gathered and producer_is_mapped else item_type(wanted)
+        return takes_list and compatible(given, wanted), f"list[{describe(given)}]"
     if parameter in node.mapped and not gathered and not producer_is_mapped:
         return compatible(item_type(given), wanted), describe(given)
     return compatible(given, wanted), describe(given)

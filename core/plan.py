@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from .annotations import asset_type, conforms, describe
+from .annotations import asset_type, conforms, describe, widened
 from .errors import PipelineError, Problem, did_you_mean
 from .refs import ArtifactRef
 from .step import TRUTHY, Output, Step
@@ -187,6 +187,7 @@ class Plan:
             if not conforms(values[name], param.annotation):
                 expected = describe(param.annotation)
                 problems.append(Problem(f"{values[name]!r} is not of the annotated type {expected}", place))
+            values[name] = widened(values[name], param.annotation)
         if problems:
             raise PipelineError(f"The pipeline {self.name!r} cannot run", problems)
         return values
@@ -226,17 +227,21 @@ class Plan:
             )
         return next(iter(lengths.values()))
 
+    def map_sources(self, node: Node) -> tuple[str, ...]:
+        """The upstream nodes that decide how often a mapped node runs."""
+        bindings = (node.bindings[name] for name in node.mapped)
+        return tuple(dict.fromkeys(binding.node for binding in bindings if isinstance(binding, FromOutput)))
+
     def skipped_source(self, node: Node, results: Mapping[str, Any]) -> str | None:
         """The skipped upstream node because of which a mapped node has no items, if there is one."""
-        bindings = (node.bindings[name] for name in node.mapped)
-        sources = (binding.node for binding in bindings if isinstance(binding, FromOutput))
-        return next((name for name in sources if results[name] is None), None)
+        return next((name for name in self.map_sources(node) if results[name] is None), None)
 
     def task_inputs(self, node: Node, results: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
         """What one task takes from upstream, ``{parameter: node result}``, or a list of results.
 
         ``results`` holds whatever stands for the nodes' results (references, futures), in a list for a mapped node, and
-        None for what was skipped. A condition is an input like any other, under ``CONDITION``. Of a mapped upstream a task of a mapped node gets its own item, any other task all of them in order.
+        None for what was skipped. A condition is an input like any other, under ``CONDITION``. Of a mapped upstream a
+        task of a mapped node gets its own item, any other task all of them in order.
         """
         inputs: dict[str, Any] = {}
         for parameter, sources in node.sources.items():

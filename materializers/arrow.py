@@ -1,4 +1,4 @@
-"""pyarrow's Table, RecordBatch, Array and ChunkedArray as an Arrow IPC file (Feather 2): exact, and read by most tools.
+"""pyarrow's tables, batches, arrays, scalars and schemas as an Arrow IPC file (Feather 2): exact, and read by most tools.
 
 Not Parquet, which changes seconds to milliseconds, names inside maps and lists, and dictionaries. The spec holds the
 schema as text: an extension type that is not registered where the file is loaded is refused, not read as its storage.
@@ -44,13 +44,21 @@ class ArrowMaterializer:
             )
         if spec["kind"] == "Table":
             return table
+        if spec["kind"] == "Schema":
+            return table.schema
         if spec["kind"] == "RecordBatch":
             return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
         column = table.column(0)
+        if spec["kind"] == "Scalar":
+            return column[0]
         return column if spec["kind"] == "ChunkedArray" else column.combine_chunks()
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """Rows, types, nulls and bytes."""
+        """Rows, types, nulls and bytes; of a scalar its type, of a schema its fields."""
+        if isinstance(value, pa.Schema):
+            return {"schema": {field.name: str(field.type) for field in value}}
+        if isinstance(value, pa.Scalar):
+            return {"dtype": str(value.type)}
         about: dict[str, Any] = {"rows": len(value), "nbytes": value.nbytes}
         if not isinstance(value, (pa.Table, pa.RecordBatch)):
             return {**about, "dtype": str(value.type), "nulls": value.null_count}
@@ -101,11 +109,12 @@ def _copied(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _kind(value: Any) -> str:
-    for cls in (pa.Table, pa.RecordBatch, pa.ChunkedArray):
+    for cls in (pa.Table, pa.RecordBatch, pa.ChunkedArray, pa.Schema):
         if type(value) is cls:
             return str(cls.__name__)
-    if isinstance(value, pa.Array):
-        return "Array"
+    for cls in (pa.Array, pa.Scalar):
+        if isinstance(value, cls):
+            return str(cls.__name__)
     raise MaterializationError(f"it is a {type(value).__qualname__}, which is not one of Arrow's own")
 
 
@@ -114,6 +123,10 @@ def _as_table(value: Any, kind: str) -> pa.Table:
         return value
     if kind == "RecordBatch":
         return pa.Table.from_batches([value])
+    if kind == "Schema":
+        return value.empty_table()
+    if kind == "Scalar":
+        value = pa.repeat(value, 1)
     return pa.Table.from_arrays([value], names=["values"])
 
 

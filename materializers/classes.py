@@ -1,4 +1,4 @@
-"""Objects of classes with fields as tagged JSON: enum members, dataclasses, named tuples, pydantic models.
+"""Objects of classes with fields as tagged JSON: enum members, dataclasses, attrs classes, named tuples, pydantic models.
 
 An object is stored as the name of its class and its state, and made again from these without calling the class: no
 ``__init__``, ``__post_init__`` or validator runs. The name of a class is trusted like code in one way: its module is
@@ -129,9 +129,10 @@ def _make_namedtuple(decoder: Decoder, cls: Any, node: Any) -> Any:
     return tuple.__new__(cls, [decoder.decode(item) for item in node["v"].values()])
 
 
-# ---- dataclasses
+# ---- dataclasses and attrs classes
 
 _HEAP_TYPE = 1 << 9  # a class that is not made by a class statement has memory of its own, which no attribute shows
+_CACHED_HASH = "_attrs_cached_hash"
 _OWN_STATE = {"__init__", "__new__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"}
 
 
@@ -139,24 +140,43 @@ def _is_dataclass(cls: type) -> bool:
     return dataclasses.is_dataclass(cls) and all(_is_transparent(base) for base in cls.__mro__)
 
 
+def _is_attrs(cls: type) -> bool:
+    return hasattr(cls, "__attrs_attrs__") and all(_is_transparent(base) for base in cls.__mro__)
+
+
 def _is_transparent(base: type) -> bool:
     """Whether attributes are all that a base class adds to an object."""
-    if base is object or base.__module__ in ("typing", "abc") or "__dataclass_fields__" in vars(base):
+    if base is object or base.__module__ in ("typing", "abc"):
+        return True
+    if {"__dataclass_fields__", "__attrs_attrs__"} & set(vars(base)):
         return True
     return bool(base.__flags__ & _HEAP_TYPE) and not _OWN_STATE & set(vars(base))
 
 
 def _dataclass(encoder: Encoder, value: Any) -> Any:
+    return _fields(encoder, "dataclass", value, [field.name for field in dataclasses.fields(value)])
+
+
+def _attrs(encoder: Encoder, value: Any) -> Any:
+    return _fields(encoder, "attrs class", value, [field.name for field in type(value).__attrs_attrs__])
+
+
+def _fields(encoder: Encoder, kind: str, value: Any, names: list[str]) -> Any:
     state = object.__getstate__(value)  # not one of the class's own
     attributes, slots = state if isinstance(state, tuple) else (state, None)
-    attributes = attributes or {}
-    fields = [field.name for field in dataclasses.fields(value) if field.name in attributes]
+    attributes, slots = (_without_hash(part or {}) for part in (attributes, slots))
+    fields = [name for name in names if name in attributes]
     ordered = {name: attributes[name] for name in [*fields, *sorted(set(attributes) - set(fields))]}
     more = {"slots": _attributes(encoder, value, slots)} if slots else {}
-    return _node(encoder, "dataclass", value, _attributes(encoder, value, ordered), **more)
+    return _node(encoder, kind, value, _attributes(encoder, value, ordered), **more)
 
 
-def _make_dataclass(decoder: Decoder, cls: Any, node: Any) -> Any:
+def _without_hash(state: dict[str, Any]) -> dict[str, Any]:
+    """The state, where attrs has remembered no hash: it is another in another process."""
+    return state | {_CACHED_HASH: None} if _CACHED_HASH in state else state
+
+
+def _make_fields(decoder: Decoder, cls: Any, node: Any) -> Any:
     value = object.__new__(cls)
     if node["v"]:
         value.__dict__.update({name: decoder.decode(item) for name, item in node["v"].items()})
@@ -202,16 +222,24 @@ def _make_pydantic(decoder: Decoder, cls: Any, node: Any) -> Any:
     return value
 
 
-_IS_KIND = {"enum": _is_enum, "pydantic model": _is_pydantic, "dataclass": _is_dataclass, "namedtuple": _is_namedtuple}
+_IS_KIND = {
+    "enum": _is_enum,
+    "pydantic model": _is_pydantic,
+    "dataclass": _is_dataclass,
+    "attrs class": _is_attrs,
+    "namedtuple": _is_namedtuple,
+}
 _ENCODERS: dict[str, Handler] = {
     "enum": _enum,
     "pydantic model": _pydantic,
     "dataclass": _dataclass,
+    "attrs class": _attrs,
     "namedtuple": _namedtuple,
 }
 _MAKERS: dict[str, Any] = {
     "enum": _make_enum,
     "pydantic model": _make_pydantic,
-    "dataclass": _make_dataclass,
+    "dataclass": _make_fields,
+    "attrs class": _make_fields,
     "namedtuple": _make_namedtuple,
 }

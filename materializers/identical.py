@@ -1,7 +1,7 @@
 """Whether two objects are the same in every way that a program can tell, and if not, where they first differ.
 
 ``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for
-nothing. Not compared: identity; what NumPy's materializer leaves out on purpose (strides, the read-only flag); and
+nothing. Not compared: identity; what materializers leave out on purpose (strides, the read-only flag, chunks of tables);
 which of two C types of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no
 value.
 """
@@ -137,9 +137,8 @@ class _Comparison:
         return None if same else f"{at or 'value'}: {one!r} is {other!r}"
 
     def _sparse_matrices(self, one: Any, other: Any, at: str) -> str | None:
-        """Without what SciPy has found out and remembers about their order."""
-        states = [{k: v for k, v in vars(matrix).items() if not k.startswith("_has_")} for matrix in (one, other)]
-        return self.between(states[0], states[1], at)
+        """Without what SciPy has found out and remembers about their order, and the classes of numbers in lists."""
+        return self.between(_sparse_state(one), _sparse_state(other), at)
 
     # ---- pandas
 
@@ -181,17 +180,79 @@ class _Comparison:
             return self._arrays(one.asi8, other.asi8, at)
         return self._sequences(list(one), list(other), at)
 
+    # ---- polars
+
+    def _polars_frames(self, one: Any, other: Any, at: str) -> str | None:
+        if hasattr(one, "collect"):  # lazy
+            return self._polars_frames(one.collect(), other.collect(), at)
+        if one.columns != other.columns or one.height != other.height:
+            return f"{at or 'value'}: columns {one.columns} of {one.height} rows are {other.columns} of {other.height}"
+        return self.parts((f"{at}[{name!r}]", one[name], other[name]) for name in one.columns)
+
+    def _polars_series(self, one: Any, other: Any, at: str) -> str | None:
+        """By the numbers below dates and categories, which say more than Python's objects for them."""
+        heads = [(column.name, repr(column.dtype), column.flags) for column in (one, other)]
+        if one.dtype != other.dtype:
+            return f"{at}.dtype: {one.dtype} is {other.dtype}"
+        found = self.between(*heads, f"{at}.(name, dtype, flags)")
+        return found or self.between(one.to_physical().to_list(), other.to_physical().to_list(), at)
+
+    # ---- xarray
+
+    def _datasets(self, one: Any, other: Any, at: str) -> str | None:
+        order = (f"{at}.variables", list(one.variables), list(other.variables))
+        coords = (f"{at}.coords", list(one.coords), list(other.coords))
+        found = self.parts([order, coords]) or self._labeled(one, other, at)
+        pairs = zip(one.variables.items(), other.variables.values(), strict=True)
+        return found or self.parts((f"{at}[{name!r}]", variable, again) for (name, variable), again in pairs)
+
+    def _data_arrays(self, one: Any, other: Any, at: str) -> str | None:
+        variables = (f"{at}.variable", one.variable.to_base_variable(), other.variable.to_base_variable())
+        found = self.parts([(f"{at}.name", one.name, other.name), variables])
+        return found or self._datasets(one.coords.to_dataset(), other.coords.to_dataset(), f"{at}.coords")
+
+    def _labeled(self, one: Any, other: Any, at: str) -> str | None:
+        found = self.parts((f"{at}.{name}", getattr(one, name), getattr(other, name)) for name in ("attrs", "encoding"))
+        indexes = [dict(sorted(each.xindexes.items(), key=repr)) for each in (one, other)]
+        return found or self.between(*indexes, f"{at}.xindexes")
+
+    def _variables(self, one: Any, other: Any, at: str) -> str | None:
+        names = ("dims", "dtype", "chunks", "attrs", "encoding")
+        found = self.parts((f"{at}.{name}", getattr(one, name), getattr(other, name)) for name in names)
+        return found or self.between(one.compute().data, other.compute().data, f"{at}.data")
+
+    def _xarray_indexes(self, one: Any, other: Any, at: str) -> str | None:
+        names = ("dim", "index", "coord_dtype", "level_coords_dtype")
+        return self.parts((f"{at}.{name}", getattr(one, name, None), getattr(other, name, None)) for name in names)
+
     # ---- Arrow
 
     def _arrow(self, one: Any, other: Any, at: str) -> str | None:
-        schema = getattr(one, "schema", None)
+        schema, kind = getattr(one, "schema", None), getattr(one, "type", None)
         if schema is not None and not schema.equals(other.schema, check_metadata=True):
             return f"{at or 'value'}: the schema"
+        if kind is not None and not kind.equals(other.type):
+            return f"{at or 'value'}: {kind} is {other.type}"
+        if hasattr(one, "as_py"):
+            return None if repr(one.as_py()) == repr(other.as_py()) else f"{at or 'value'}: {one!r} is {other!r}"
         one, other = ((part.combine_chunks() if hasattr(part, "combine_chunks") else part) for part in (one, other))
         return None if repr(one.to_pylist()) == repr(other.to_pylist()) else f"{at or 'value'}: the values"
 
     def _arrow_types(self, one: Any, other: Any, at: str) -> str | None:
-        return None if one.equals(other) else f"{at or 'value'}: {one} is {other}"
+        more = {"check_metadata": True} if hasattr(one, "metadata") else {}
+        return None if one.equals(other, **more) else f"{at or 'value'}: {one} is {other}"
+
+
+def _sparse_state(matrix: Any) -> dict[str, Any]:
+    state = {name: part for name, part in sorted(vars(matrix).items()) if not name.startswith("_has_")}
+    if matrix.format == "lil":
+        state["data"] = [[matrix.dtype.type(item) for item in row] for row in matrix.data]
+    if matrix.format == "dok":
+        state["_dict"] = {
+            tuple(map(int, key)) if isinstance(key, tuple) else int(key): matrix.dtype.type(item)
+            for key, item in matrix._dict.items()
+        }
+    return state
 
 
 _KINDS = {
@@ -216,5 +277,14 @@ _KINDS = {
     "pyarrow.RecordBatch": "_arrow",
     "pyarrow.Array": "_arrow",
     "pyarrow.ChunkedArray": "_arrow",
+    "pyarrow.Scalar": "_arrow",
     "pyarrow.DataType": "_arrow_types",
+    "pyarrow.Schema": "_arrow_types",
+    "polars.DataFrame": "_polars_frames",
+    "polars.LazyFrame": "_polars_frames",
+    "polars.Series": "_polars_series",
+    "xarray.Dataset": "_datasets",
+    "xarray.DataArray": "_data_arrays",
+    "xarray.Variable": "_variables",
+    "xarray.PandasIndex": "_xarray_indexes",
 }

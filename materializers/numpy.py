@@ -52,7 +52,7 @@ class NumpyMaterializer:
         return self._save_array(np.asarray(value), files, "data")
 
     def _save_masked(self, value: Any, files: FileWriter) -> Spec:
-        if value._optinfo or value.baseclass is not np.ndarray:
+        if value._optinfo or value.baseclass not in (np.ndarray, np.memmap):
             raise MaterializationError("it is a masked array with information of its own, or of another array class")
         spec: Spec = {"kind": "masked", "hard": value.hardmask, "data": self._save_array(value.data, files, "data")}
         if value._fill_value is not None:  # asking fill_value would set it

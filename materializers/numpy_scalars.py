@@ -128,7 +128,7 @@ def _copy(array: np.ndarray[Any, Any], clean: np.ndarray[Any, Any]) -> None:
         real = clean if array.dtype.char == "g" else np.stack([clean.real, clean.imag], axis=-1)
         octets = np.ascontiguousarray(real).view(np.uint8).reshape(*real.shape, 16).copy()
         octets[..., 10:] = 0
-        clean[...] = octets.reshape(*clean.shape, -1).view(array.dtype)[..., 0]
+        clean[...] = octets.reshape(*clean.shape, array.dtype.itemsize).view(array.dtype)[..., 0]
 
 
 # ---- scalars

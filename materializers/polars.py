@@ -6,6 +6,7 @@ A LazyFrame is run and streamed into the file; it comes back as a scan of the ve
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -59,7 +60,7 @@ class PolarsMaterializer:
         return frame.to_series() if spec["kind"] == "Series" else frame
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """Rows, bytes, the dtype of each column, nulls, minimum and maximum of numbers; of a LazyFrame the dtypes."""
+        """Rows, bytes, the dtype of each column, nulls, minimum and maximum of numbers and times; of a LazyFrame the dtypes."""
         if isinstance(value, pl.Series):
             about = {"rows": len(value), "dtype": str(value.dtype), "nbytes": value.estimated_size()}
             return {**about, "nulls": value.null_count(), **_limits(value)}
@@ -117,11 +118,24 @@ def _sorted(frame: pl.DataFrame) -> Spec:
 
 
 def _limits(column: pl.Series) -> dict[str, Any]:
-    """Minimum and maximum of numbers and times, without nulls and NaN. Empty where there is none."""
-    if column.dtype.is_numeric():
-        low, high = column.min(), column.max()
-    elif column.dtype in (pl.Date, pl.Datetime):
-        low, high = pl.Series([column.min(), column.max()])
-    else:
+    """Minimum and maximum of numbers, dates and times, without nulls and NaN. Empty where there is none."""
+    dtype = column.dtype
+    moments = isinstance(dtype, (pl.Date, pl.Datetime))
+    if not moments and not dtype.is_numeric():
         return {}
-    return {} if low is None else {"min": low, "max": high}
+    numbers = column.to_physical() if moments else column
+    ends = {"min": numbers.min(), "max": numbers.max()}
+    if ends["min"] is None:
+        return {}
+    try:
+        return {end: _moment(value, dtype) for end, value in ends.items()} if moments else ends
+    except OverflowError:  # beyond the years that Python knows, where polars itself would panic
+        return {}
+
+
+def _moment(count: Any, dtype: Any) -> str:
+    if isinstance(dtype, pl.Date):
+        return (dt.date(1970, 1, 1) + dt.timedelta(days=count)).isoformat()
+    micros = count // 1000 if dtype.time_unit == "ns" else count * {"us": 1, "ms": 1000}[dtype.time_unit]
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC if dtype.time_zone else None)
+    return (epoch + dt.timedelta(microseconds=micros)).isoformat()

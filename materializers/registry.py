@@ -40,7 +40,17 @@ _BUILT_IN = {
     "numpy": ".numpy:NumpyMaterializer",
     "pandas": ".pandas:PandasMaterializer",
     "arrow": ".arrow:ArrowMaterializer",
+    "polars": ".polars:PolarsMaterializer",
+    "scipy": ".scipy:ScipyMaterializer",
+    "xarray": ".xarray:XarrayMaterializer",
     "sklearn": ".sklearn:SklearnMaterializer",
+    "xgboost": ".xgboost:XgboostMaterializer",
+    "lightgbm": ".lightgbm:LightgbmMaterializer",
+    "catboost": ".catboost:CatboostMaterializer",
+    "onnx": ".onnx:OnnxMaterializer",
+    "pillow": ".pil:PillowMaterializer",
+    "matplotlib": ".matplotlib:MatplotlibMaterializer",
+    "plotly": ".plotly:PlotlyMaterializer",
     "path": ".paths:PathMaterializer",
     "document": ".document:DocumentMaterializer",
     "asset": ".asset:AssetMaterializer",
@@ -57,8 +67,18 @@ _TYPES = {
     """,
     "numpy": "numpy.ndarray",
     "pandas": "pandas.DataFrame pandas.Series pandas.Index",
-    "arrow": "pyarrow.Table pyarrow.RecordBatch pyarrow.Array pyarrow.ChunkedArray",
+    "arrow": "pyarrow.Table pyarrow.RecordBatch pyarrow.Array pyarrow.ChunkedArray pyarrow.Schema pyarrow.Scalar",
+    "polars": "polars.DataFrame polars.Series polars.LazyFrame",
+    "scipy": "scipy.sparray scipy.spmatrix scipy.dok_array scipy.dok_matrix",  # the last two are dicts before they are that
+    "xarray": "xarray.Dataset xarray.DataArray",
     "sklearn": "sklearn.BaseEstimator",
+    "xgboost": "xgboost.Booster xgboost.XGBModel",
+    "lightgbm": "lightgbm.Booster lightgbm.LGBMModel",
+    "catboost": "catboost.CatBoost",
+    "onnx": "onnx.ModelProto",
+    "pillow": "PIL.Image.Image",
+    "matplotlib": "matplotlib.Figure",
+    "plotly": "plotly.BaseFigure",
     "path": "pathlib.Path",
     "document": "tailrace.core.documents.Document",
     "asset": "tailrace.core.asset.Asset",
@@ -151,7 +171,8 @@ class MaterializerRegistry:
             name = self._types.get(f"{base.__module__}.{base.__qualname__}") or self._types.get(_short(base))
             if name:
                 return base, name
-        return (cls, "plain") if hasattr(cls, "__dataclass_fields__") else (None, None)
+        fields = hasattr(cls, "__dataclass_fields__") or hasattr(cls, "__attrs_attrs__")
+        return (cls, "plain") if fields else (None, None)
 
     def _entry_points(self) -> dict[str, Any]:
         if self._installed is None:
@@ -240,6 +261,7 @@ class MaterializerRegistry:
         chosen, reason = self.for_type(type(value)), "no materializer is registered for it"
         if chosen is not None and chosen.executes_code:
             reason = f"{chosen.name} takes it, and executes code on loading"
+            reason += getattr(chosen, "instead", "")
         elif chosen is not None:
             try:
                 return chosen, self._save_by(chosen, value, files, label)

@@ -6,12 +6,12 @@ arrives.
 
 from __future__ import annotations
 
+import collections
 from typing import TYPE_CHECKING, Any
 
 from .tagged import TAG, Decoder, Encoder, Handler, Maker, tag
 
 if TYPE_CHECKING:
-    import collections
     import datetime as dt
     import decimal
     import fractions
@@ -127,18 +127,20 @@ def _mapping(encoder: Encoder, value: Any) -> Any:
 
 
 def _make_ordered(decoder: Decoder, node: Any) -> Any:
-    import collections
-
     return collections.OrderedDict(decoder.items(node))
 
 
 def _make_counter(decoder: Decoder, node: Any) -> Any:
-    import collections
-
     return collections.Counter(dict(decoder.items(node)))
 
 
-_FACTORIES = {cls.__name__: cls for cls in (list, dict, set, tuple, int, float, complex, str, bytes, bool, frozenset)}
+_FACTORIES: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        *(list, dict, set, tuple, int, float, complex, str, bytes, bool, frozenset),
+        *(collections.OrderedDict, collections.Counter, collections.defaultdict, collections.deque),
+    )
+}
 
 
 def _defaultdict(encoder: Encoder, value: collections.defaultdict[Any, Any]) -> Any:
@@ -150,8 +152,6 @@ def _defaultdict(encoder: Encoder, value: collections.defaultdict[Any, Any]) -> 
 
 
 def _make_defaultdict(decoder: Decoder, node: Any) -> Any:
-    import collections
-
     factory: Any = _FACTORIES[node["factory"]] if node["factory"] else None
     return collections.defaultdict(factory, decoder.items(node))
 
@@ -161,8 +161,6 @@ def _deque(encoder: Encoder, value: collections.deque[Any]) -> Any:
 
 
 def _make_deque(decoder: Decoder, node: Any) -> Any:
-    import collections
-
     return collections.deque(decoder.items(node), node["maxlen"])
 
 

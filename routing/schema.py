@@ -93,6 +93,12 @@ class InlineOrchestrator(_Strict):
     type: Literal["inline"]
 
 
+class AirflowOrchestrator(_Strict):
+    """Airflow in this process, on a home that is thrown away: what a DAG of the pipeline does, without a scheduler."""
+
+    type: Literal["airflow"]
+
+
 class MlflowTracker(_Strict):
     """MLflow's tracking."""
 
@@ -146,6 +152,7 @@ Store = Annotated[
 Orchestrator = Annotated[
     Annotated[LocalOrchestrator, Tag("<local>")]
     | Annotated[InlineOrchestrator, Tag("<inline>")]
+    | Annotated[AirflowOrchestrator, Tag("<airflow>")]
     | Annotated[Plugged, _PlugIn, _plugged("orchestrator")],
     Discriminator(_tag("orchestrator")),
 ]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowFailException
+
 from ...catalog.journal import Journal
 from ...core.plan import Node
 from ...core.refs import Run
@@ -25,12 +27,18 @@ _LOST = frozenset({"failed", "upstream_failed"})
 
 
 def close(task: CloseTask, context: Any) -> None:
-    """End the run: ``failed`` if any of its tasks did, else ``completed``. Again after a task was cleared and rerun."""
+    """End the run: ``failed`` if any of its tasks did, else ``completed``. Again after a task was cleared and rerun.
+
+    This task fails with the run, since the DAG run's state is that of the last task alone.
+    """
     from .execution import join
 
     work = task.work
     run = join(work, context, Messages(work, context), first=False)
-    log.info(_close(work, run, context, _states(context)).summary())
+    result = _close(work, run, context, _states(context))
+    log.info(result.summary())
+    if result.state != "completed":
+        raise AirflowFailException(f"The run {run.run_id!r} {result.state}; the log above says why.")
 
 
 def has_ended(run: Run, context: Any) -> bool:
@@ -113,7 +121,7 @@ def _seen(work: Work, node: Node, ti: Any, states: Mapping[str, str]) -> _Seen:
     task_id = work.tasks[node.name]
     if not node.mapped:
         return _Seen((states.get(task_id, "none"),), (None,))
-    counter = work.fan_outs.get(node.name)
+    counter = work.counters.get(node.name)
     counting = states.get(counter, "none") if counter else ""
     why = ti.xcom_pull(task_ids=counter, key="error", map_indexes=-1) if counting == "failed" else ""
     spans = ti.xcom_pull(task_ids=counter, map_indexes=-1) if counting == "success" else work.spans.get(node.name)
@@ -130,6 +138,6 @@ def _silent(
     for state, span in zip(found.states, found.spans or (None,), strict=False):
         for index in [None] if span is None else range(*span):
             if state == "failed" and (node.name, index) not in known:
-                error = "its process was killed, or lost with its machine; Airflow's log of the task may say more"
+                error = "it was killed, lost with its machine, or stopped before it began; see Airflow's log of the task"
                 now = datetime.now(UTC).isoformat()
                 yield TaskRecord(node.name, index, "failed", now, 0.0, error=error, native_id=run.native_id)

@@ -13,15 +13,16 @@ from airflow.sdk import DAG, Asset
 
 from ...core.errors import PipelineError, Problem, did_you_mean
 from ...core.pipeline import Pipeline
-from ...core.plan import Fixed, Gather, Node, Plan
+from ...core.plan import Fixed, FromOutput, Gather, Node, Plan
 from .assets import outlets
 from .names import key
 from .options import task_options
 from .params import dag_params
-from .tasks import CLOSE, CloseTask, FanOutTask, Here, StepTask, Work
+from .tasks import CLOSE, CloseTask, CountTask, Here, StepTask, Work
 
 __all__ = ["PipelineDag", "to_dag"]
 
+_MOST = 1024  # what Airflow takes unless it is set up otherwise, where it runs
 _NONE_FAILED = "none_failed"  # whether a step is skipped is decided in the step's task, on every engine alike
 _UNSET: Any = object()
 
@@ -29,6 +30,8 @@ _UNSET: Any = object()
 @attrs.define(repr=False, slots=False, init=False, eq=False)
 class PipelineDag(DAG):
     """A DAG like any other, whose :meth:`test` also works where Airflow has no database yet."""
+
+    testing = False
 
     def test(self, *args: Any, **options: Any) -> Any:
         """Run the DAG once in this process, as ``airflow.sdk.DAG.test`` does, and return the DAG run.
@@ -39,7 +42,11 @@ class PipelineDag(DAG):
 
         make_database()
         register(self)
-        return super().test(*args, **options)
+        self.testing = True
+        try:
+            return super().test(*args, **options)
+        finally:
+            self.testing = False
 
 
 def to_dag(
@@ -55,9 +62,9 @@ def to_dag(
 
     Its params are the pipeline's parameters, with their types and defaults, and two more: ``run_id`` (the logical run
     id; Airflow's own unless given) and ``stack``. ``consumes`` says which parameters take the newest artifact of an
-    asset (see :func:`artifact_asset`); unless a ``schedule`` is given, the DAG runs whenever all of them have a new one.
-    ``dag_options`` are those of ``airflow.sdk.DAG``. ``tailrace.yaml`` is looked for from the file's folder upward, when
-    a task runs. Raises :class:`~tailrace.PipelineError` for what Airflow cannot do.
+    asset (see :func:`artifact_asset`); unless a ``schedule`` is given, the DAG runs when all of them have a new one.
+    ``dag_options`` are those of ``airflow.sdk.DAG``. ``tailrace.yaml`` is looked for from the file's folder upward,
+    when a task runs. Raises :class:`~tailrace.PipelineError` for what Airflow cannot do.
     """
     file = sys._getframe(1).f_globals.get("__file__") or __file__
     options = {"schedule": schedule, "dag_id": dag_id, "stack": stack, "consumes": consumes or {}}
@@ -113,65 +120,44 @@ def _check(plan: Plan, consumes: Mapping[str, Asset], schedule: Any) -> None:
 
 def _work(plan: Plan, folder: Path, consumes: Mapping[str, Asset], here: Here | None) -> Work:
     ids = {node.name: key(node.name) for node in plan.nodes}
-    spans = {node.name: _spans(node) for node in plan.nodes if node.mapped}
-    counted = {name: f"{ids[name]}__items" for name, found in spans.items() if found is None}
-    taken = [CLOSE, *ids.values(), *counted.values()]
+    spans, counters = _fan_outs(plan, ids)
+    own = [CLOSE, *set(counters.values())]
     for name, task_id in ids.items():
-        if taken.count(task_id) > 1:
+        if task_id in own:
             what = f"the DAG has a task of its own named {task_id!r}; rename the step"
             raise PipelineError(f"The pipeline {plan.name!r} cannot become a DAG", [Problem(what, f"step {name!r}")])
-    known = {name: found for name, found in spans.items() if found is not None}
-    return Work(plan, folder, ids, counted, known, consumes, here)
+    return Work(plan, folder, ids, counters, spans, consumes, here)
 
 
-def _add_tasks(dag: DAG, work: Work) -> None:
-    made: dict[str, Any] = {}
-    for node in work.plan.nodes:
-        made[node.name] = _add_task(dag, work, node, made)
-    close = CloseTask(task_id=CLOSE, work=work, dag=dag, doc_md=CloseTask.__doc__)
-    close.as_teardown(on_failure_fail_dagrun=True)
-    for task in made.values():
-        if not task.downstream_task_ids:
-            close.set_upstream(task)
+def _fan_outs(plan: Plan, ids: Mapping[str, str]) -> tuple[dict[str, list[list[int]]], dict[str, str]]:
+    """The spans of each mapped node whose items are known here, and of each other the task that will count them."""
+    spans: dict[str, list[list[int]]] = {}
+    counters: dict[str, str] = {}
+    for node in plan.nodes:
+        if not node.mapped:
+            continue
+        before = _same_items(plan, node)
+        length = _length(node)
+        if before in spans:
+            spans[node.name] = spans[before]
+        elif before in counters:
+            counters[node.name] = counters[before]
+        elif length is not None:
+            spans[node.name] = [[index, index + 1, length] for index in range(length)]
+        else:
+            counters[node.name] = f"{ids[node.name]}__items"
+    return spans, counters
 
 
-def _add_task(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
-    options: dict[str, Any] = {
-        "task_id": work.tasks[node.name],
-        "dag": dag,
-        "trigger_rule": _NONE_FAILED,
-        "task_display_name": node.name,
-        "outlets": list(outlets(work.plan, node).values()),
-        "inlets": list(work.consumes.values()) if not node.upstream else [],
-        **task_options(node),
-        "work": work,
-        "step": node.name,
-        "outputs": tuple(output.name for output in node.outputs),
-    }
-    upstream = [made[name] for name in node.upstream]
-    if not node.mapped:
-        task: Any = StepTask(**options)
-    elif node.name in work.fan_outs:
-        count = FanOutTask(
-            task_id=work.fan_outs[node.name],
-            dag=dag,
-            trigger_rule=_NONE_FAILED,
-            inlets=options["inlets"],
-            work=work,
-            step=node.name,
-        )
-        for one in upstream:
-            count.set_upstream(one)
-        task = StepTask.partial(**options).expand(span=count.output)
-    else:
-        task = StepTask.partial(**options).expand(span=work.spans[node.name])
-    for one in upstream:
-        task.set_upstream(one)
-    return task
+def _same_items(plan: Plan, node: Node) -> str:
+    """The mapped upstream node that has exactly the items of this one; "" if there is none."""
+    bindings = [node.bindings[name] for name in node.mapped]
+    mapped = {item.node for item in bindings if isinstance(item, FromOutput) and plan.node(item.node).mapped}
+    return mapped.pop() if len(mapped) == 1 and all(isinstance(item, FromOutput) for item in bindings) else ""
 
 
-def _spans(node: Node) -> list[list[int]] | None:
-    """The spans of a mapped node whose items are all written in the pipeline itself; None where a run decides."""
+def _length(node: Node) -> int | None:
+    """How many items are written in the pipeline itself, if Airflow takes as many; a run decides otherwise."""
     lengths = set()
     for name in node.mapped:
         binding = node.bindings[name]
@@ -181,5 +167,58 @@ def _spans(node: Node) -> list[list[int]] | None:
             lengths.add(len(binding.value))
         else:
             return None
-    (length,) = lengths if len(lengths) == 1 else (None,)  # the fan-out's task says that they differ
-    return None if not length or length > 1024 else [[index, index + 1, length] for index in range(length)]
+    length = lengths.pop() if len(lengths) == 1 else 0  # that they differ, the task that counts them says
+    return length if 0 < length <= _MOST else None
+
+
+def _add_tasks(dag: DAG, work: Work) -> None:
+    made: dict[str, Any] = {}
+    for node in work.plan.nodes:
+        counter = work.counters.get(node.name)
+        if counter is not None and counter not in made:
+            made[counter] = _add_counter(dag, work, node, made)
+        made[work.tasks[node.name]] = _add_task(dag, work, node, made)
+    close = CloseTask(task_id=CLOSE, work=work, dag=dag, doc_md=CloseTask.__doc__)
+    close.as_teardown(on_failure_fail_dagrun=True)
+    for task in made.values():
+        if not task.downstream_task_ids:
+            close.set_upstream(task)
+
+
+def _add_counter(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
+    counter = CountTask(
+        task_id=work.counters[node.name],
+        dag=dag,
+        trigger_rule=_NONE_FAILED,
+        inlets=list(work.consumes.values()),
+        doc_md=CountTask.__doc__,
+        work=work,
+        step=node.name,
+    )
+    for name in work.plan.map_sources(node):
+        counter.set_upstream(made[work.tasks[name]])
+    return counter
+
+
+def _add_task(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
+    options: dict[str, Any] = {
+        "task_id": work.tasks[node.name],
+        "dag": dag,
+        "trigger_rule": _NONE_FAILED,
+        "task_display_name": node.name,
+        "outlets": list(outlets(work.plan, node).values()),
+        "inlets": [] if node.upstream else list(work.consumes.values()),
+        **task_options(node),
+        "work": work,
+        "step": node.name,
+        "outputs": tuple(output.name for output in node.outputs),
+    }
+    if not node.mapped:
+        task: Any = StepTask(**options)
+    elif node.name in work.counters:
+        task = StepTask.partial(**options).expand(span=made[work.counters[node.name]].output)
+    else:
+        task = StepTask.partial(**options).expand(span=work.spans[node.name])
+    for name in node.upstream:
+        task.set_upstream(made[work.tasks[name]])
+    return task

@@ -24,9 +24,9 @@ from .closing import close_after, has_ended
 from .links import RUN
 from .messages import Messages
 from .params import values
-from .tasks import FanOutTask, StepTask, Work
+from .tasks import CountTask, StepTask, Work
 
-__all__ = ["fan_out", "run_task"]
+__all__ = ["count_items", "run_task"]
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ def run_task(task: StepTask, context: Any) -> dict[str, Any]:
     work, ti = task.work, context["ti"]
     node = work.plan.node(task.step)
     messages = Messages(work, context)
+    if task.span is None or task.span[0] < task.span[1]:
+        messages.results(node, task.span[0] if task.span else None)  # asked for first, since they name the stack, too
     with _permanent(work):
         run = join(work, context, messages, first=not node.upstream)
     ended = has_ended(run, context)
@@ -46,14 +48,15 @@ def run_task(task: StepTask, context: Any) -> dict[str, Any]:
     message = messages.made(run, task.span, done)
     refs = [result for result in done or () if result is not None]
     announce(context["outlet_events"], outlets(work.plan, node), run.run_id, refs)
-    task.links = _links(refs, message["tracker"])
-    if done and refs or not reason:
+    if not context["dag"].testing:  # Airflow makes an entry in its database of each, and of a test there is no page
+        task.links = _links(refs, message["tracker"])
+    if refs or not reason:
         return message
     ti.xcom_push(key="return_value", value=message)  # those downstream must know that it was skipped, and not lost
     raise AirflowSkipException(reason)
 
 
-def fan_out(task: FanOutTask, context: Any) -> list[list[int]]:
+def count_items(task: CountTask, context: Any) -> list[list[int]]:
     """The spans of items of a mapped step, one a task: each one item, or several where Airflow allows fewer tasks.
 
     A step without items has one task, with none of them; one that is skipped has one, which says so.
@@ -63,9 +66,11 @@ def fan_out(task: FanOutTask, context: Any) -> list[list[int]]:
     work = task.work
     node = work.plan.node(task.step)
     messages = Messages(work, context)
+    sources = work.plan.map_sources(node)
+    results = messages.results(node, only=sources)
     with _permanent(work):
-        run = join(work, context, messages, first=not node.upstream)
-        length = work.plan.map_length(node, run.params, messages.results(node))
+        run = join(work, context, messages, first=not sources)
+        length = work.plan.map_length(node, run.params, results)
     if length is None:
         return [[0, 0, -1]]
     most = conf.getint("core", "max_map_length", fallback=1024)

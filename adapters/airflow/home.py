@@ -18,16 +18,20 @@ def make_database() -> None:
 
 
 def register(dag: Any) -> None:
-    """Write the DAG down as the DAG processor would: Airflow runs only DAGs that its database knows."""
+    """Write the DAG down as the DAG processor would, unless it is known as it is: Airflow runs only what it knows."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+    from airflow.models.serialized_dag import SerializedDagModel
     from airflow.serialization.serialized_objects import LazyDeserializedDAG
     from airflow.utils.session import create_session
 
+    found = LazyDeserializedDAG.from_dag(dag)
     with create_session() as session:
-        bundles = DagBundlesManager()
+        known = SerializedDagModel.get(dag.dag_id, session=session)
+        if known is not None and known.dag_hash == SerializedDagModel.hash(found.data):  # type: ignore[no-untyped-call]
+            return
+        bundles = DagBundlesManager()  # type: ignore[no-untyped-call]
         bundles.sync_bundles_to_db(session=session)
         session.flush()
         bundle = next(iter(bundles.get_all_dag_bundles()))
-        found = [LazyDeserializedDAG.from_dag(dag)]
-        update_dag_parsing_results_in_db(bundle.name, None, found, {}, None, set(), session=session)
+        update_dag_parsing_results_in_db(bundle.name, None, [found], {}, None, set(), session=session)

@@ -30,7 +30,7 @@ class ArtifactLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """The address; empty when the task stored no such thing."""
-        found: str = operator.links.get(self.title, "")
+        found: str = (operator.links or {}).get(self.title, "")
         return found
 
 

@@ -40,15 +40,15 @@ class Messages:
 
     def stack(self) -> str | None:
         """The stack that the run's first tasks have chosen."""
-        for node in self._work.plan.nodes:
+        for source in self._work.plan.nodes:
             if "stack" not in self._told:
-                self._pull(node, 0 if node.mapped else None, wanted=False)
+                self._pull(source, 0 if source.mapped else None, wanted=False)
         return self._told.get("stack")
 
-    def results(self, node: Node, index: int | None = None) -> dict[str, Any]:
+    def results(self, node: Node, index: int | None = None, *, only: Sequence[str] | None = None) -> dict[str, Any]:
         """The results of the nodes upstream, as the plan wants them; for one item, of mapped ones that item's alone."""
         found: dict[str, Any] = {}
-        for name in node.upstream:
+        for name in node.upstream if only is None else only:
             source = self._work.plan.node(name)
             if not source.mapped:
                 found[name] = _result(self._pull(source, None)["results"][0])
@@ -61,10 +61,7 @@ class Messages:
     def _by_item(self, node: Node, upstream: str) -> bool:
         """Whether a task of a mapped node needs no more of a mapped upstream node than the item of its own index."""
         taking = [name for name, sources in node.sources.items() if upstream in {source.node for source in sources}]
-        return all(
-            (name in node.mapped or name not in node.step.parameters) and not isinstance(node.bindings[name], Gather)
-            for name in taking
-        )
+        return all(name in node.mapped and not isinstance(node.bindings[name], Gather) for name in taking)
 
     def _item(self, source: Node, index: int) -> Result:
         message = self._pull(source, self._ti.map_index)  # as many items are cut alike
@@ -80,7 +77,8 @@ class Messages:
         found = [_result(result) for message in messages for result in message["results"]]
         expected = messages[0]["span"][-1] if messages else 0
         if not messages or len(found) != expected:
-            return self._lost(source, f"{len(found)} of {expected} items")
+            self._lost(source, f"{len(found)} of {expected} items")
+            return None
         return found
 
     def _all(self, source: Node) -> list[dict[str, Any]]:
@@ -117,9 +115,9 @@ class Messages:
         if states and set(states.values()) == {"skipped"}:
             return
         raise TailraceError(
-            f"Airflow has {found} of what the step {source.name!r} of run {ti.run_id!r} returned, though its task ended as "
-            f"{', '.join(sorted(map(str, set(states.values())))) or 'unknown'}: it was marked by hand, or its XCom entries "
-            f"were deleted. Clear the task {task_id!r}, and it runs again."
+            f"Airflow has {found} of what the step {source.name!r} of run {ti.run_id!r} returned, though its task is "
+            f"{', '.join(sorted(map(str, set(states.values())))) or 'unknown'}: it was marked by hand, or its XCom "
+            f"entries were deleted. Clear the task {task_id!r}, and it runs again."
         )
 
 

@@ -59,7 +59,7 @@ def _options(node: Node) -> Iterator[tuple[str, Any]]:
 
 
 def _executor_config(step: Step[..., Any]) -> dict[str, Any]:
-    """Requests and limits of the task's pod where Airflow runs tasks on Kubernetes; elsewhere a note of what was asked."""
+    """Requests and limits of the task's pod, where tasks run on Kubernetes; elsewhere a note of what was asked."""
     if importlib.util.find_spec("kubernetes") is None:
         return {"resources": dict(step.resources)}
     from kubernetes.client import models as k8s

@@ -1,7 +1,8 @@
-"""The parameters of a pipeline as those of a DAG: JSON with a schema on the way in, values of their types on the way back."""
+"""The parameters of a pipeline as those of a DAG: JSON with a schema there, values of their types here."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -30,10 +31,10 @@ def dag_params(plan: Plan, stack: str | None, consumed: Collection[str] = ()) ->
     own = {name: _dag_param(plan, param, name in consumed, problems) for name, param in plan.params.items()}
     if problems:
         raise PipelineError(f"The pipeline {plan.name!r} cannot become a DAG", problems)
-    empty = {"type": ["null", "string"]}
+    schema = {"type": ["null", "string"], "section": "Run"}
     return own | {
-        "run_id": DagParam(None, description=_RUN_ID, section="Run", **empty),
-        "stack": DagParam(stack, description=_STACK, section="Run", **empty),
+        "run_id": DagParam(None, description=_RUN_ID, schema=schema),
+        "stack": DagParam(stack, description=_STACK, schema=schema),
     }
 
 
@@ -111,7 +112,7 @@ def _schema(param: Param) -> dict[str, Any]:
 
 def _adapter(param: Param) -> TypeAdapter[Any] | None:
     """What checks and converts values of the annotation; None where nothing is known of it."""
-    if param.annotation is Param.annotation or isinstance(param.annotation, str) or asset_type(param.annotation):
+    if param.annotation is inspect.Parameter.empty or isinstance(param.annotation, str) or asset_type(param.annotation):
         return None
     try:
         return TypeAdapter(param.annotation)

@@ -12,7 +12,7 @@ from airflow.sdk import BaseOperator
 from ...core.plan import Plan
 from .links import links_of
 
-__all__ = ["CLOSE", "CloseTask", "FanOutTask", "Here", "StepTask", "Work"]
+__all__ = ["CLOSE", "CloseTask", "CountTask", "Here", "StepTask", "Work"]
 
 CLOSE = "close_run"
 """The task that ends the run."""
@@ -32,15 +32,15 @@ class Here:
 class Work:
     """What every task of a DAG shares: the plan, and where to look for ``tailrace.yaml``.
 
-    By step: ``tasks`` are the ids of its task, ``fan_outs`` of the one that counts its items, where a run decides how
-    many there are, and else ``spans`` are the items, one span a task. ``consumes`` are assets by the parameter that takes
-    their newest artifact.
+    By step: ``tasks`` are the ids of its task, ``counters`` of the one that counts its items where a run decides how
+    many there are, and else ``spans`` are the items, one span a task. ``consumes`` are assets by the parameter that
+    takes their newest artifact.
     """
 
     plan: Plan
     folder: Path
     tasks: Mapping[str, str]
-    fan_outs: Mapping[str, str]
+    counters: Mapping[str, str]
     spans: Mapping[str, Sequence[Sequence[int]]]
     consumes: Mapping[str, Any]
     here: Here | None = None
@@ -53,7 +53,7 @@ class Work:
 
 
 class StepTask(BaseOperator):
-    """One step of a pipeline, or of a mapped one the items from ``span[0]`` up to ``span[1]``, of ``span[2]`` in all."""
+    """One step of a pipeline, or of a mapped one the items from ``span[0]`` to ``span[1]``, of ``span[2]`` in all."""
 
     ui_color = "#e3eefb"
 
@@ -65,12 +65,14 @@ class StepTask(BaseOperator):
         self.step = step
         self.outputs = outputs
         self.span = span
-        self.links: Mapping[str, str] = {}
+        self.links: Mapping[str, str] | None = None
 
     @property
-    def operator_extra_links(self) -> Any:  # also asked of Airflow's stand-in for a mapped task
-        """The links on the task's page."""
-        return links_of(getattr(self, "outputs", None) or self.partial_kwargs["outputs"])  # type: ignore[attr-defined]
+    def operator_extra_links(self) -> Any:  # type: ignore[override]  # also asked of a mapped task's stand-in
+        """The links on the task's page; once it has run, those that lead somewhere."""
+        links = links_of(getattr(self, "outputs", None) or self.partial_kwargs["outputs"])  # type: ignore[attr-defined]
+        stored = getattr(self, "links", None)
+        return links if stored is None else [link for link in links if stored.get(link.title)]
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the step; what Airflow keeps are the references of its outputs."""
@@ -79,7 +81,7 @@ class StepTask(BaseOperator):
         return run_task(self, context)
 
 
-class FanOutTask(BaseOperator):
+class CountTask(BaseOperator):
     """How many items a mapped step has, cut into as many tasks as Airflow allows."""
 
     ui_color = "#f4f4f4"
@@ -91,12 +93,15 @@ class FanOutTask(BaseOperator):
 
     def execute(self, context: Any) -> list[list[int]]:
         """The spans of items, one a task."""
-        from .execution import fan_out
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from .execution import count_items
 
         try:
-            return fan_out(self, context)
+            return count_items(self, context)
         except Exception as error:  # the task that closes the run says why
-            context["ti"].xcom_push(key="error", value=f"{type(error).__name__}: {error}")
+            cause = error.__cause__ if isinstance(error, AirflowFailException) else error
+            context["ti"].xcom_push(key="error", value=f"{type(cause).__name__}: {cause}")
             raise
 
 

@@ -17,14 +17,12 @@ class Case:
     """A pipeline of the battery, made by importing its module, and what it is run with.
 
     ``fails`` is a part of the error with which its run ends, empty where it completes, None where that is not known.
-    ``own_words`` says that engines report the failure in words of their own, which are then not compared. ``needs`` are
-    the packages that it cannot run without.
+    ``needs`` are the packages that it cannot run without.
     """
 
     pipeline: Pipeline
     params: Mapping[str, Any] = field(default_factory=dict)
     fails: str | None = ""
-    own_words: bool = False
     needs: tuple[str, ...] = ()
 
     @property

@@ -93,7 +93,7 @@ def _check(engine: Engine, case: Case, source: str, folder: Path, *, title: str,
         if name == "reference" and case.fails is not None and not _as_said(failure, case.fails):
             raise AssertionError(f"The reference does not do what is said of the {title}.") from failure
         failures.append(failure)
-        left.append(left_behind(folder / name, errors=not case.own_words))
+        left.append(left_behind(folder / name))
     found = left[0].differences(left[1])
     if found:
         more = [f"... and {len(found) - 40} more"] if len(found) > 40 else []

@@ -252,6 +252,7 @@ def failing(count: int = 3) -> None:
     lost = boom(found)
     add(lost, 1)
     add.partial(b=lost).map(a=found)
+    add.partial(b=1).map(a=[together(found), lost])
     measured(together(found))
 
 
@@ -375,7 +376,7 @@ CASES = {
     "an output is refused": Case(refused, fails="cannot be stored"),
     "retries": Case(retried),
     "retries in vain": Case(retried_in_vain, fails="OSError: try 2"),
-    "timeout": Case(timed_out, fails="ran longer than its timeout", own_words=True),
+    "timeout": Case(timed_out, fails="ran longer than its timeout"),
     "names": Case(names),
 }
 """The cases by name."""

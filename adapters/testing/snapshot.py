@@ -25,7 +25,7 @@ _TIMES_AND_TRIES = {
     "manifest.json": {"created", "producer.attempt", "producer.orchestrator"},
     "run.json": {"run.started", "run.opened", "run.attempt", "run.orchestrator", "run.native_id"},
     "result.json": {"ended", "seconds"},
-    "steps": {"started", "seconds", "load", "compute", "attempt"},
+    "steps": {"started", "seconds", "load", "compute", "attempt", "native_id"},
     "_runs": {"started"},
 }
 """What differs between any two runs, by the record's name or folder. Of timings only the bytes are kept."""
@@ -48,24 +48,23 @@ class Snapshot:
         return list(_differing(vars(self), vars(other), ""))
 
 
-def left_behind(project: Path, run_id: str | None = None, *, errors: bool = True) -> Snapshot:
+def left_behind(project: Path, run_id: str | None = None) -> Snapshot:
     """What a run left in a project's folder; without ``run_id``, everything that is there.
 
     Left out are times, attempts, and the engine's name and ids; the project's folder, the run's date, and MLflow's ids
     are replaced by words, and so are the numbers of model versions, which steps that run at once take in any order.
-    ``errors=False`` leaves out what failed steps raised. Where nothing ran the snapshot is empty. The store is the one
-    below the folder, and MLflow the database beside it, as without other settings.
+    Where nothing ran the snapshot is empty. Store and MLflow's database are those of a stack without other settings.
     """
     tracker, runs = _tracked(project, run_id)
     plain = _Plain(project, runs)
-    records = _records(project / STORE, run_id, errors)
+    records = _records(project / STORE, run_id)
     return Snapshot(plain.of(records), plain.of(_lineage(project, run_id)), plain.of(tracker))
 
 
 # --- the store --------------------------------------------------------------------------------------------------------
 
 
-def _records(store: Path, run_id: str | None, errors: bool) -> dict[str, Any]:
+def _records(store: Path, run_id: str | None) -> dict[str, Any]:
     """Every file by its path, and every folder in which there is nothing."""
     found: dict[str, Any] = {}
     for path in sorted(store.rglob("*")):
@@ -73,13 +72,13 @@ def _records(store: Path, run_id: str | None, errors: bool) -> dict[str, Any]:
         if run_id is not None and segment(run_id) not in name.removesuffix(".json").split("/"):
             continue
         if path.is_file():
-            found[name] = _said(path, name, errors)
+            found[name] = _said(path, name)
         elif not any(path.iterdir()):
             found[f"{name}/"] = "empty"
     return found
 
 
-def _said(path: Path, name: str, errors: bool) -> Any:
+def _said(path: Path, name: str) -> Any:
     """A record as data, or the digest of a file of an artifact."""
     content = path.read_bytes()
     if "/content-" in name or path.suffix not in {".json", ".jsonl"}:
@@ -93,8 +92,6 @@ def _said(path: Path, name: str, errors: bool) -> Any:
     said = _without(record, _TIMES_AND_TRIES.get(kind, set()))
     if kind == "steps":
         said |= _task(said)
-    if not errors and said.get("state") == "failed":
-        del said["error"]
     return said
 
 

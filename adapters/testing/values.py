@@ -219,8 +219,8 @@ def curve(scale: float = 2.0) -> None:
 @step
 def recording(count: int) -> int:
     run = current_run()
-    folder = Path(run.run.root) / "work"
-    folder.mkdir(exist_ok=True)
+    folder = Path(run.run.root) / "work" / str(count)  # one of each task's own, since tasks may run at once
+    folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         (folder / f"part {index}.csv").write_text(f"{index}\n")
         run.record_artifact(folder / f"part {index}.csv", kind="result")

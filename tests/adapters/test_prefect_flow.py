@@ -112,3 +112,31 @@ def test_the_error_of_a_failed_run_can_be_sent_to_another_process() -> None:
 
     sent = pickle.loads(pickle.dumps(StepFailed("it failed", step="one", result=None)))
     assert (str(sent), sent.step) == ("it failed", "one")
+
+
+def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> None:
+    from tailrace import PipelineError, pipeline, step
+    from tailrace.adapters.prefect import _task, to_flow
+
+    @step(retries=1, prefect={"log_prints": True, "retries": 4, "version": "7"})
+    def load() -> int:
+        return 1
+
+    @pipeline
+    def loads() -> None:
+        load()
+
+    plan = loads.plan()
+    task = _task(plan, plan.node("load"))
+    assert (task.log_prints, task.retries, task.version, task.name) == (True, 4, "7", "load")
+
+    @pipeline
+    def wrong() -> None:
+        load.with_options(prefect={"retry": 1, "fn": print})()
+
+    with pytest.raises(PipelineError) as error:
+        to_flow(wrong)
+    assert [str(problem) for problem in error.value.problems] == [
+        "Prefect's Task has no option 'fn'. Did you mean 'on_failure'? @ step 'load', prefect",
+        "Prefect's Task has no option 'retry'. Did you mean 'retries'? @ step 'load', prefect",
+    ]

@@ -1,12 +1,12 @@
-"""A real Airflow on this machine: PostgreSQL, API server, scheduler, DAG processor and, with Celery, Redis and a worker.
+"""A real Airflow on this machine: PostgreSQL, API server, scheduler, DAG processor; with Celery a Redis and a worker.
 
     with Airflow(folder) as airflow:
         airflow.write_dag("example.py", text)
         run_id = airflow.trigger("example")
         assert airflow.wait("example", run_id) == "success"
 
-Everything listens on loopback or on a socket in the folder, and nothing of it is left running after the block. The module
-imports neither Airflow nor its neighbours, so that benchmarks can load it by its path.
+Everything listens on loopback or on a socket in the folder, and nothing of it is left running after the block. The
+module imports neither Airflow nor its neighbours, so that benchmarks can load it by its path.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -35,7 +34,7 @@ import httpx
 
 T = TypeVar("T")
 
-# Airflow's defaults are for hundreds of DAGs on machines far apart; with them a run of three tasks takes ten seconds longer.
+# Airflow's defaults are for hundreds of DAGs on machines far apart. These change how soon things happen, not what does.
 SETTINGS = {
     "CORE__LOAD_EXAMPLES": "False",
     "CORE__UNIT_TEST_MODE": "False",
@@ -62,8 +61,15 @@ SETTINGS = {
     "USAGE_DATA_COLLECTION__ENABLED": "False",
 }
 # What every line of a task's log carries, or where it was written.
-_LOG_CONTEXT = {"event", "timestamp", "level", "logger", "filename", "lineno"} | {"ti_id", "dag_id", "run_id", "task_id"}
+_LOG_CONTEXT = {"event", "timestamp", "level", "logger", "filename", "lineno"} | {
+    "ti_id",
+    "dag_id",
+    "run_id",
+    "task_id",
+}
 _LOG_CONTEXT |= {"map_index", "try_number"}
+# What those write that Airflow's health report leaves out.
+_READY = {"redis": "Ready to accept connections", "celery worker": " ready."}
 FINISHED = ("success", "failed")
 
 
@@ -92,10 +98,13 @@ class Service:
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], folder: Path) -> None:
         self.name, self.command, self.env = name, list(command), dict(env)
         self.folder, self.log = folder, folder / f"{name}.log"
+        self.begin = 0  # of what it wrote since it was started
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Its output goes after that of an earlier start."""
         with self.log.open("ab") as log:
+            self.begin = log.tell()
             self.process = subprocess.Popen(
                 self.command, cwd=self.folder, env=self.env, stdout=log, stderr=log, start_new_session=True
             )
@@ -120,15 +129,17 @@ class Service:
             code = self.process and self.process.returncode
             raise AirflowError(f"Airflow's {self.name} is not running (exit code {code}). {self.tail()}")
 
+    def output(self) -> str:
+        """What it wrote since it was started."""
+        return self.log.read_bytes()[self.begin :].decode(errors="replace") if self.log.exists() else ""
+
     def tail(self, lines: int = 40) -> str:
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join([f"The end of {self.log}:", *text.splitlines()[-lines:]])
+        return "\n".join([f"The end of {self.log}:", *self.output().splitlines()[-lines:]])
 
 
 def _members(session: int) -> list[int]:
     """The processes of a session that still run; zombies are the business of whoever should wait for them."""
-    import psutil
-
+    psutil = importlib.import_module("psutil")  # it comes with Airflow
     found = []
     for process in psutil.process_iter(["status"]):
         try:
@@ -153,16 +164,14 @@ class Airflow:
     With "CeleryExecutor" a Redis and a worker are started too. Use it in a `with` block.
     """
 
-    def __init__(
-        self, folder: Path, *, executor: str = "LocalExecutor", env: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, executor: str = "LocalExecutor", env: Mapping[str, str] | None = None) -> None:
         self.folder, self.executor = folder.resolve(), executor
         self.dags = self.folder / "dags"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds: dict[str, float] = {}  # how long each part of the start took
         self.services: dict[str, Service] = {}
-        self._started: list[Service] = []  # those that others replaced as well
+        self._started: list[Service] = []  # those that were killed or replaced as well
         self._given = dict(env or {})
         self._http = httpx.Client(base_url=f"{self.url}/api/v2", timeout=60, trust_env=False)
         self._stack = ExitStack()
@@ -177,13 +186,12 @@ class Airflow:
             raise
         return self
 
-    def __exit__(self, *exc: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.stop()
 
     def _start(self) -> None:
         self._stack.callback(self._http.close)
         self.dags.mkdir(parents=True)
-        (self.folder / "log").mkdir()
         with self._timed("postgresql"):
             database = self._postgresql()
         self.env = self._environment(database)
@@ -204,11 +212,12 @@ class Airflow:
 
     def kill(self, name: str, *, tasks: bool = True) -> None:
         """SIGKILL to "scheduler", "celery worker", ...; without `tasks` what it had started lives on."""
-        self.services[name].kill(descendants=tasks)
+        self.services.pop(name).kill(descendants=tasks)
 
     def restart(self, name: str) -> None:
-        """A new process in the place of one; returns when it is healthy. What a `kill` without `tasks` spared lives on."""
-        self.services[name].kill(descendants=self.services[name].runs())
+        """A new process in the place of one; returns when it is healthy. What `kill` spared lives on."""
+        if name in self.services:
+            self.kill(name)
         self._launch(name)
         self._healthy(name)
 
@@ -220,7 +229,7 @@ class Airflow:
         server = pgserver.get_server(self.folder / "postgresql", start=False)
         server.ensure_pgdata_inited()
         with (self.folder / "postgresql" / "postgresql.conf").open("a") as conf:
-            conf.write("fsync = off\nmax_connections = 200\n")  # nobody reads this database after a crash of the machine
+            conf.write("fsync = off\nmax_connections = 200\n")  # it need not outlive a crash of the machine
         server.start()
         self._stack.callback(server.cleanup)
         return str(server.get_uri(driver="psycopg2"))
@@ -251,11 +260,8 @@ class Airflow:
             own["CELERY__RESULT_BACKEND"] = f"db+{database}"
             own["CELERY__WORKER_CONCURRENCY"] = "4"
         # Not the settings of whoever starts this; and byte code is written, or every start takes thrice as long.
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW__", "AIRFLOW_", "PYTHONDONTWRITEBYTECODE"))
-        }
+        others = ("AIRFLOW_", "PYTHONDONTWRITEBYTECODE")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         return {**inherited, "AIRFLOW_HOME": str(self.folder), **settings(SETTINGS | own), **self._given}
 
     def _run(self, *arguments: str) -> None:
@@ -271,7 +277,7 @@ class Airflow:
         self._start_service(name, command, self.env)
 
     def _start_service(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
-        self.services[name] = Service(name, command, env, self.folder / "log")
+        self.services[name] = Service(name, command, env, self.folder)
         self._started.append(self.services[name])
         self.services[name].start()
 
@@ -279,8 +285,8 @@ class Airflow:
         self.until(f"Airflow's {name} is healthy", lambda: self._answers(name), timeout)
 
     def _answers(self, name: str) -> bool:
-        if name in ("redis", "celery worker"):
-            return " ready" in self.services[name].tail(1000)
+        if name in _READY:
+            return _READY[name] in self.services[name].output()
         try:
             health = self._call("GET", "/monitor/health")
         except httpx.TransportError:
@@ -291,8 +297,11 @@ class Airflow:
         beat = health[job][f"latest_{job}_heartbeat"]
         return beat is not None and datetime.fromisoformat(beat) > self._launched
 
-    def _timed(self, part: str) -> _Timed:
-        return _Timed(self.seconds, part)
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begin = time.perf_counter()
+        yield
+        self.seconds[part] = round(time.perf_counter() - begin, 2)
 
     # DAGs
 
@@ -309,7 +318,7 @@ class Airflow:
 
     def _parsed(self, name: str, written: datetime) -> list[str]:
         for error in self._all("/importErrors", "import_errors"):
-            if error["filename"].endswith(name) and datetime.fromisoformat(error["timestamp"]) > written:
+            if Path(error["filename"]).name == name and datetime.fromisoformat(error["timestamp"]) > written:
                 raise AirflowError(f"{name} cannot be imported.\n{error['stack_trace']}")
         dags = self._all("/dags", "dags")
         return [dag["dag_id"] for dag in dags if dag["relative_fileloc"] == name and _begun(dag) > written]
@@ -385,9 +394,7 @@ class Airflow:
     def rendered_fields(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
         return self.task(dag_id, run_id, task_id, map_index)["rendered_fields"]
 
-    def xcom(
-        self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1
-    ) -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value as it was stored. AirflowError when there is none."""
         path = f"{_task_path(dag_id, run_id, task_id)}/xcomEntries/{key}"
         return self._call("GET", path, params={"map_index": map_index})["value"]
@@ -441,17 +448,6 @@ class Airflow:
         if answer.is_error:
             raise AirflowError(f"{method} {answer.url}: {answer.status_code} {answer.text}")
         return answer.json()
-
-
-class _Timed:
-    def __init__(self, seconds: dict[str, float], part: str) -> None:
-        self.seconds, self.part = seconds, part
-
-    def __enter__(self) -> None:
-        self.begin = time.perf_counter()
-
-    def __exit__(self, *exc: object) -> None:
-        self.seconds[self.part] = round(time.perf_counter() - self.begin, 2)
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,7 +48,6 @@ chained, followed = chain(), follower()
 KILLED = """
 import os, signal
 from datetime import timedelta
-from pathlib import Path
 from airflow.sdk import dag, get_current_context, task
 
 @dag(schedule=None)
@@ -74,7 +72,7 @@ from airflow.sdk import dag, get_current_context, task
 @dag(schedule=None)
 def held():
     @task(retries=2, retry_delay=timedelta(0))
-    def wait(params=None):
+    def wait():
         tries = Path(FOLDER)
         (tries / str(get_current_context()["ti"].try_number)).touch()
         while not (tries / "go").exists():
@@ -99,14 +97,14 @@ def test_a_dag_of_three_tasks_runs_to_success(airflow_deployment: Airflow, chain
     assert airflow_deployment.task_states(chain, run_id) == dict.fromkeys(["first", "second", "third"], "success")
     assert airflow_deployment.xcom(chain, run_id, "third") == 7
     assert "second has 5" in airflow_deployment.logs(chain, run_id, "second")
-    assert airflow_deployment.rendered_fields(chain, run_id, "second")["op_args"] in ("[5]", [5], "(5,)")
+    assert airflow_deployment.rendered_fields(chain, run_id, "second")["op_args"] == [5]
     assert airflow_deployment.extra_links(chain, run_id, "second") == {}
     assert airflow_deployment.details(chain)["params"]["start"]["schema"] == {"type": "integer", "minimum": 0}
     assert airflow_deployment.tasks(chain)["second"]["downstream_task_ids"] == ["third"]
 
 
 def test_a_value_that_the_form_forbids_starts_no_run(airflow_deployment: Airflow, chain: str) -> None:
-    with pytest.raises(AirflowError, match="400.*start"):
+    with pytest.raises(AirflowError, match=r"400.*start"):
         airflow_deployment.trigger(chain, {"start": -1}, run_id="refused")
     assert "refused" not in [run["dag_run_id"] for run in airflow_deployment.runs(chain)]
 
@@ -117,8 +115,7 @@ def test_an_event_of_an_asset_starts_the_dag_that_waits_for_it(airflow_deploymen
     (event,) = airflow_deployment.asset_events(chain, run_id)
     assert event["uri"] == "file:///numbers"
     assert event["extra"] == {"number": 21}
-    seen = airflow_deployment.until("the follower has run on the event", lambda: _seen(airflow_deployment, 21), 60)
-    assert seen
+    airflow_deployment.until("the follower has run on the event", lambda: _seen(airflow_deployment, 21), 60)
 
 
 def _seen(airflow: Airflow, number: int) -> bool:
@@ -171,11 +168,14 @@ def test_a_file_that_cannot_be_imported_is_an_error_with_its_traceback(airflow_d
         airflow_deployment.write_dag("broken.py", "from airflow.sdk import DAG\n1 / 0\n")
 
 
-def test_a_deployment_that_does_not_start_says_why_and_leaves_nothing(airflow_deployment: Airflow, tmp_path: Path) -> None:
-    broken = Airflow(tmp_path / "broken", env={"AIRFLOW__API__PORT": "no port"})
-    with pytest.raises(AirflowError, match="api-server is not running"), broken:
+def test_a_deployment_that_does_not_start_says_why_and_leaves_nothing(
+    airflow_deployment: Airflow, tmp_path: Path
+) -> None:
+    broken = Airflow(tmp_path / "broken", env={"AIRFLOW__API__PORT": "none"})
+    with pytest.raises(AirflowError, match=r"(?s)api-server is not running.*none"), broken:
         pass
-    assert all(service.process and service.process.poll() is not None for service in broken.services.values())
+    assert sorted(broken.services) == ["api-server", "dag-processor", "scheduler"]
+    assert not any(service.runs() for service in broken.services.values())
 
 
 def test_a_dag_runs_in_this_process_too(airflow_home: Path) -> None:

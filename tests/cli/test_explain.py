@@ -44,6 +44,18 @@ def test_it_names_materializer_destinations_and_the_rule_that_decided(
     assert sack["path"].endswith("/{run_id}/data/grind/sack/{map_index}")
 
 
+def test_a_condition_is_named(invoke: Invoke, project: Path) -> None:
+    (project / "branches.py").write_text(
+        "from tailrace import pipeline, step\n"
+        "@step\ndef kind() -> str:\n    return 'poor'\n"
+        "@step\ndef baseline() -> int:\n    return 1\n"
+        "@pipeline\ndef branches() -> None:\n    baseline.when(kind(), equals='poor')()\n"
+    )
+    rows = {row["step"]: row["when"] for row in json.loads(invoke("explain", "branches.py", "--json"))}
+    assert rows == {"kind": None, "baseline": "output 'kind' of step 'kind' is 'poor'"}
+    assert "only if       output 'kind' of step 'kind' is 'poor'" in invoke("explain", "branches.py")
+
+
 def test_the_text_says_the_same(invoke: Invoke, mill: Path) -> None:
     text = invoke("explain", "mill")
     assert "write_label -> label: Report" in text

@@ -63,6 +63,16 @@ def test_a_failing_step_shows_its_own_traceback_first_and_then_which_step_failed
     assert (shown["state"], shown["failed_step"]) == ("failed", "write_label")
 
 
+def test_a_file_that_cannot_be_imported_shows_its_own_traceback(cli: Cli) -> None:
+    Path("broken.py").write_text("def helper():\n    return 1 / 0\n\nhelper()\n")
+    done = cli("run", "broken")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1] == f'  File "{Path("broken.py").resolve()}", line 4, in <module>'
+    assert lines[-2:] == ["ZeroDivisionError: division by zero", "broken.py cannot be imported."]
+
+
 def test_a_failed_run_is_one_json_document_too(invoke: Invoke, cli: Cli, mill: Path) -> None:
     done = cli("run", "mill", "-p", "stop=true", "--json")
     document = json.loads(done.stdout)

@@ -5,30 +5,28 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from ..core.errors import ConfigError, Problem, did_you_mean
-from ..core.pipeline import Pipeline
+from .errors import ConfigError, LoadError, Problem, did_you_mean
+from .pipeline import Pipeline
 
-__all__ = ["LoadError", "find_pipeline"]
+__all__ = ["find_file", "load_pipeline"]
 
 _FOLDERS = ("flows", "pipelines", ".")
+_LIBRARIES = {"site-packages", "dist-packages"}
+_LOADED: dict[str, tuple[int, int]] = {}  # what each imported file was like then, by module name
 
 
-class LoadError(Exception):
-    """The pipeline's file raised while it was imported; what it raised is the ``__cause__``."""
-
-
-def find_pipeline(target: str) -> Pipeline:
+def load_pipeline(target: str | Path) -> Pipeline:
     """The pipeline of ``FILE``, ``FILE:NAME``, ``NAME`` or ``NAME:NAME``; its file is imported.
 
-    A bare name is looked for as ``flows/NAME.py``, ``pipelines/NAME.py`` and ``NAME.py``. Raises
-    :class:`~tailrace.ConfigError` when there is no file or no pipeline, or several to choose from, and
-    :class:`LoadError` when the file cannot be imported.
+    A bare name is looked for as ``flows/NAME.py``, ``pipelines/NAME.py`` and ``NAME.py``. A file that this process has
+    imported already is imported again only if it has changed since. Raises :class:`~tailrace.ConfigError` when there is
+    no file or no pipeline, or several to choose from, and :class:`~tailrace.LoadError` when the file cannot be imported.
     """
-    path, variable = _split(target)
+    target = str(target)
+    path, variable = find_file(target)
     module = _import(path)
     found = {name: value for name, value in vars(module).items() if isinstance(value, Pipeline)}
     if variable:
@@ -55,8 +53,8 @@ def _is_own(pipeline: Pipeline, module: ModuleType) -> bool:
     return pipeline.function is None or pipeline.function.__module__ == module.__name__
 
 
-def _split(target: str) -> tuple[Path, str]:
-    """The file and, where one was named, the variable."""
+def find_file(target: str) -> tuple[Path, str]:
+    """The file that :func:`load_pipeline` imports and, where one was named, the variable."""
     head, colon, tail = target.rpartition(":")
     name, variable = (head, tail) if colon and tail.isidentifier() and not Path(target).exists() else (target, "")
     path = Path(name)
@@ -79,24 +77,39 @@ def _import(path: Path) -> ModuleType:
     folder = str(path.parent)
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
+    stamp = (path.stat().st_mtime_ns, path.stat().st_size)
+    known = sys.modules.get(name)
+    if known is not None and _LOADED.get(name, stamp) == stamp:
+        return known  # imported twice, each of its classes would be two
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise _usage(str(path), "It is no Python file", str(path))
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException as error:
         del sys.modules[name]
+        if not isinstance(error, Exception):
+            raise
         raise LoadError(f"{path.name} cannot be imported.") from error
+    _LOADED[name] = stamp
     return module
 
 
 def _is_free(path: Path) -> bool:
-    """Whether the file can have the module name that is its stem, without hiding another module from anybody."""
+    """Whether the file can have the module name that is its stem, without hiding a library or what is imported already.
+
+    A namesake in another folder of the path may be hidden, and is anyway by the file's own folder, which comes first: a
+    DAG file is called like its pipeline's, Airflow imports it by another name, and types have the same names everywhere.
+    """
     if not path.stem.isidentifier() or path.stem in sys.stdlib_module_names:
         return False
+    if path.stem in sys.modules:
+        return Path(getattr(sys.modules[path.stem], "__file__", None) or "").resolve() == path
     try:
-        spec: ModuleSpec | None = importlib.util.find_spec(path.stem)
-    except (ImportError, ValueError):  # a module without a spec, such as __main__
+        spec = importlib.util.find_spec(path.stem)
+    except ImportError:
         return False
-    return spec is None or (bool(spec.origin) and Path(str(spec.origin)).resolve() == path)
+    places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+    found = [Path(place).resolve() for place in places if place]
+    return path in found or not any(_LIBRARIES & set(place.parts) for place in found)
