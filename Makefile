@@ -74,9 +74,9 @@ types: $(STAMP)
 	rm -rf build
 	$(BIN)/$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir build/dist .
 	$(BIN)/$(PIP) install --quiet --no-deps --target build/typed build/dist/*.whl
-	ln -s ../../tests ../../flows build/typed/
+	ln -s ../../tests ../../flows ../../dags build/typed/
 	$(BIN)/python tests/docs/test_examples.py build/typed/examples
-	cd build/typed && $(MYPY) -p tailrace && $(MYPY) tests flows examples
+	cd build/typed && $(MYPY) -p tailrace && $(MYPY) tests flows dags examples
 
 # The newest versions that fit pyproject.toml, as names and versions alone. Run `make clean all` after it.
 constraints: BIN := build/constraints/bin

@@ -17,8 +17,8 @@ _WHERE = {
     ),
     ".core.errors": (
         "ArtifactNotFound AssetError ConfigError DestinationError IntegrityError InvalidKey LoadError "
-        "MaterializationError MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed StepSkipped "
-        "StepTimeout StoreError"
+        "MaterializationError MissingExtra PickleNotAllowed PipelineError RunConflict RunNotFound StepFailed "
+        "StepSkipped StepTimeout StoreError"
     ),
     ".core.load": "load_pipeline",
     ".stores.base": "ArtifactStore",

@@ -163,6 +163,7 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     started = datetime.now(UTC).isoformat()
     record = TaskRecord(step, run.map_index, "completed", started, 0.0, run.attempt, native_id=run.native_id)
     begin = time.perf_counter()
+    handle: RunHandle | None = None
     try:
         emit(StepEvent("started", step, run.map_index, run.run_id))
         arguments, parents = _load(plan, node, run, refs, router)
@@ -177,7 +178,8 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
         done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
         record = _completed(record, done, handle)
     except StepSkipped as skipped:
-        _finish(router, run, replace(record, state="skipped", error=str(skipped), seconds=time.perf_counter() - begin))
+        record = replace(record, state="skipped", error=str(skipped), extra=tuple(handle.recorded) if handle else ())
+        _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
         raise
     except BaseException as error:
         state = "failed" if isinstance(error, Exception) else "cancelled"

@@ -24,6 +24,7 @@ SUBJECTS = {
     "steps": "one more step",
     "handover": "an array and a frame from step to step",
     "engine": "the Prefect engine beside a bare flow",
+    "dags": "an Airflow DAG beside bare TaskFlow",
     "tracker": "what MLflow adds",
     "catalog": "the index with many artifacts",
 }

@@ -85,7 +85,11 @@ def _check(plan: Plan, path: Path, output: Path, schedule: str | None, *, force:
         raise PipelineError(f"The pipeline {plan.name!r} cannot run on a schedule", [Problem(what, "--schedule")])
     if output.exists():
         own = output.samefile(path)
-        advice = "It is the pipeline's own file; choose another --output" if own else "It is there already; --force replaces it"
+        advice = (
+            "It is the pipeline's own file; choose another --output"
+            if own
+            else "It is there already; --force replaces it"
+        )
         if own or not force:
             raise ConfigError("Nothing was written", [Problem(advice, str(output))])
 
@@ -99,7 +103,9 @@ def _tell(output: Path) -> None:
     todo = [f"AIRFLOW_HOME=$(mktemp -d) python {shlex.quote(str(output))}    to try it, in a home that is thrown away"]
     if find_spec("airflow") is None:
         todo.insert(0, "pip install 'tailrace[airflow]'")
-    todo.append("have this folder, the pipeline's and tailrace.yaml in Airflow's DAG bundle: docs/how-to/airflow-dag.md")
+    todo.append(
+        "have this folder, the pipeline's and tailrace.yaml in Airflow's DAG bundle: docs/how-to/airflow-dag.md"
+    )
     out = console()
     out.print(f"wrote {output}\n")
     for number, line in enumerate(todo):

@@ -78,9 +78,9 @@ def model_framework(model: Any) -> str:
 def dataset_format(data: Any) -> str:
     """How data are held, in a word.
 
-    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``tf.data``), a Python container (``dict``, ``list``,
-    ``records`` for a list of mappings), a file's kind (``csv``, ``parquet``, ..., ``directory``, ``file``), or the
-    name of the type.
+    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``tf.data``), a Python container
+    (``dict``, ``list``, ``records`` for a list of mappings), a file's kind (``csv``, ``parquet``, ..., ``directory``,
+    ``file``), or the name of the type.
     """
     if isinstance(data, Path | str):
         suffix = os.path.splitext(data)[1].lower()
@@ -103,13 +103,15 @@ def dataset_rows(data: Any) -> int | None:
         # polars frames of both kinds have `collect_schema`; only the eager ones a height
         return getattr(data, "height", None)
     if isinstance(data, Mapping):
-        lengths = {
-            len(column) for column in data.values() if hasattr(column, "__len__") and not isinstance(column, str)
-        }
+        lengths = {_length(column) for column in data.values() if not isinstance(column, str)} - {None}
         return lengths.pop() if len(lengths) == 1 else None
+    return _length(data)
+
+
+def _length(value: Any) -> int | None:
     try:
-        return len(data)
-    except TypeError:
+        return len(value)
+    except TypeError:  # also of arrays without dimensions, and of sparse matrices
         return None
 
 

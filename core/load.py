@@ -21,9 +21,10 @@ _LOADED: dict[str, tuple[int, int]] = {}  # what each imported file was like the
 def load_pipeline(target: str | Path) -> Pipeline:
     """The pipeline of ``FILE``, ``FILE:NAME``, ``NAME`` or ``NAME:NAME``; its file is imported.
 
-    A bare name is looked for as ``flows/NAME.py``, ``pipelines/NAME.py`` and ``NAME.py``. A file that this process has
-    imported already is imported again only if it has changed since. Raises :class:`~tailrace.ConfigError` when there is
-    no file or no pipeline, or several to choose from, and :class:`~tailrace.LoadError` when the file cannot be imported.
+    A bare name is looked for as ``flows/NAME.py``, ``pipelines/NAME.py`` and ``NAME.py``, from the working directory. A
+    file that this process has imported already is imported again only if it has changed since. Raises
+    :class:`~tailrace.ConfigError` when there is no file or no pipeline, or several to choose from, and
+    :class:`~tailrace.LoadError` when the file cannot be imported.
     """
     target = str(target)
     path, variable = find_file(target)
@@ -99,8 +100,8 @@ def _import(path: Path) -> ModuleType:
 def _is_free(path: Path) -> bool:
     """Whether the file can have the module name that is its stem, without hiding a library or what is imported already.
 
-    A namesake in another folder of the path may be hidden, and is anyway by the file's own folder, which comes first: a
-    DAG file is called like its pipeline's, Airflow imports it by another name, and types have the same names everywhere.
+    A namesake in another folder of the path may be hidden, and is anyway by the file's own folder, which comes first.
+    So a DAG file, which Airflow imports by a name of its own, may be called like its pipeline's.
     """
     if not path.stem.isidentifier() or path.stem in sys.stdlib_module_names:
         return False

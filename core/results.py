@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Any
 
 from .refs import ArtifactRef
@@ -134,7 +135,7 @@ class RunResult:
     tracker_url: str = ""
 
     def summary(self) -> str:
-        """A few lines for people: the run, and for each step its state, seconds and what it stored."""
+        """A few lines for people: the run, for each step its state, seconds and what it stored, and where all that is."""
         lines = [f"{self.pipeline}: run {self.run_id} {self.state} in {self.duration:.2f} s on {self.orchestrator}"]
         for step in self.steps.values():
             stored = ", ".join(dict.fromkeys(f"{ref.name} ({ref.type.rpartition('.')[2]})" for ref in step.artifacts))
@@ -143,4 +144,7 @@ class RunResult:
                 f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else "")
             )
             lines += [f"      {error}" for error in dict.fromkeys(task.error for task in step.tasks if task.error)]
+        folder = commonprefix([ref.uri for step in self.steps.values() for ref in step.artifacts]).rpartition("/")[0]
+        places = {"stored in": folder, "tracked as": self.tracker_url}
+        lines += [f"  {what} {place}" for what, place in places.items() if place]
         return "\n".join(lines)

@@ -38,6 +38,9 @@ tracing: contextvars.ContextVar[Tracer | None] = contextvars.ContextVar("tailrac
 class _Truthy(enum.Enum):
     TRUTHY = "true"  # the one member of an Enum stays itself when it is pickled
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 TRUTHY = _Truthy.TRUTHY
 """What a condition's value must equal when nothing is named: anything that is true."""

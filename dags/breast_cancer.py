@@ -4,8 +4,8 @@ Try it here, in an Airflow home that is thrown away:
 
     AIRFLOW_HOME=$(mktemp -d) python dags/breast_cancer.py
 
-Deploy it: have this folder, ../flows and ../tailrace.yaml where the workers find them, and this one as Airflow's DAG folder.
-Each run announces its model as an asset, which starts monitor.py.
+Deploy it: bring this folder, ../flows and ../tailrace.yaml, beside each other as they are here, to where Airflow's DAG
+processor and workers find them. Each run announces its model as an asset, which starts the DAG of monitor.py.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Cross-validation as an Airflow DAG, once a week: one mapped task for each fold, as many as the parameter `folds` says.
+"""Cross-validation as an Airflow DAG, once a week: a mapped task for each fold, as many as the parameter `folds` says.
 
     AIRFLOW_HOME=$(mktemp -d) python dags/cross_validation.py
 
-The retries, the pool and so on are those of the steps in ../flows/cross_validation.py; how often it runs is said here.
+What a task needs (retries, a pool, ...) its step says, in ../flows/cross_validation.py; when the DAG runs is said here.
 """
 
 from pathlib import Path

@@ -43,11 +43,11 @@ def measure(held_out: list[int], wines: Dataset, trees: int, seed: int) -> tuple
 @step(outputs=["all_guesses", "summary"])
 def collect(guesses: list[Dataset], metrics: list[Metrics]) -> tuple[Dataset, Metrics]:
     """Every wine's guess, made without having seen it, and how the folds did."""
-    import pandas
+    import pandas as pd
 
     scores = [fold["accuracy"] for fold in metrics]
     least = min(range(len(scores)), key=scores.__getitem__)
-    everything = pandas.concat([fold.data.assign(fold=number) for number, fold in enumerate(guesses)]).sort_index()
+    everything = pd.concat([fold.data.assign(fold=number) for number, fold in enumerate(guesses)]).sort_index()
     summary = Metrics(accuracy=sum(scores) / len(scores), least=scores[least], least_fold=least)
     return Dataset(everything, name="guesses"), summary
 

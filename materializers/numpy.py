@@ -25,6 +25,7 @@ __all__ = ["NumpyMaterializer", "clean_npy", "read_npy", "write_npy"]
 Array = np.ndarray[Any, Any]
 
 _VIEWS: dict[type, str] = {np.matrix: "matrix", np.recarray: "recarray"}
+_OF_MEMMAP = {"_mmap", "filename", "offset", "mode"}
 _MAX_HEADER = 1 << 20
 
 
@@ -52,7 +53,8 @@ class NumpyMaterializer:
         return self._save_array(np.asarray(value), files, "data")
 
     def _save_masked(self, value: Any, files: FileWriter) -> Spec:
-        if value._optinfo or value.baseclass not in (np.ndarray, np.memmap):
+        mapped = value.baseclass is np.memmap
+        if set(value._optinfo) - (_OF_MEMMAP if mapped else set()) or not (mapped or value.baseclass is np.ndarray):
             raise MaterializationError("it is a masked array with information of its own, or of another array class")
         spec: Spec = {"kind": "masked", "hard": value.hardmask, "data": self._save_array(value.data, files, "data")}
         if value._fill_value is not None:  # asking fill_value would set it

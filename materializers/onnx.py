@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import onnx
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 
 from ..core.errors import MaterializationError
 from .base import Spec
@@ -16,7 +16,6 @@ from .mlmodel import read_all, write_mlmodel
 
 __all__ = ["OnnxMaterializer"]
 
-_LIMIT = 2**31 - 1  # bytes of a protobuf message
 _SHOWN = 100
 
 
@@ -28,15 +27,15 @@ class OnnxMaterializer:
     executes_code: ClassVar[bool] = False
 
     def save(self, value: Any, files: FileWriter) -> Spec:
-        """``model.onnx``. Raises MaterializationError for weights in other files, and above 2 GiB."""
+        """``model.onnx``. Raises MaterializationError for weights in other files, and for more than 2 GiB."""
         _check_inside(value)
-        size = value.ByteSize()
-        if size > _LIMIT:
+        try:
+            data = value.SerializeToString(deterministic=True)
+        except (EncodeError, ValueError) as error:
             raise MaterializationError(
-                f"it has {size} bytes, and a protobuf file at most {_LIMIT}. Save it with external data "
-                "(onnx.save_model(..., save_as_external_data=True)) into a folder, and return the folder's Path"
-            )
-        data = value.SerializeToString(deterministic=True)
+                f"protobuf does not take it, which it does up to 2 GiB ({error}). Save it into a folder by "
+                "onnx.save_model(..., save_as_external_data=True), and return the folder's Path"
+            ) from error
         files.write("model.onnx", data)
         about = {
             "code": None,

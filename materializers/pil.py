@@ -62,7 +62,10 @@ class PillowMaterializer:
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The image, in memory. No other decoder of Pillow's than PNG's sees the bytes."""
         if "image.png" in files.names():
-            return _restored(spec, _from_png(files.read("image.png"), spec))
+            pixels = _from_png(files.read("image.png"), spec)
+            if pixels is None:
+                raise MaterializationError("image.png is not the picture of the mode and size that were saved")
+            return _restored(spec, pixels)
         from .numpy import read_npy
 
         return _restored(spec, read_npy(files, "image.npy").tobytes())

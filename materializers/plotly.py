@@ -37,10 +37,10 @@ class PlotlyMaterializer:
         if type(value) is not go.Figure:
             raise MaterializationError(f"it is a {type(value).__name__}; return a Figure of it: go.Figure(figure)")
         try:
-            text = plotly.io.to_json(value, validate=False, remove_uids=False, engine="orjson").encode()
-        except (TypeError, ValueError) as error:
-            raise MaterializationError(f"plotly does not write it as JSON: {error}") from error
-        tree, node = _tree(value), loads(text)
+            text, node = _json(value, "orjson")
+        except MaterializationError:  # of dates that are missing it makes something that is no JSON
+            text, node = _json(value, "json")
+        tree = _tree(value)
         spec: Spec = {"changes": [change for part in node for change in _changes(tree[part], node[part], [part])]}
         if value._grid_ref is not None:
             spec["grid"] = encode(tree["grid"])
@@ -60,6 +60,15 @@ class PlotlyMaterializer:
             "title": value.layout.title.text,
             "traces": [{"type": trace.type, "name": trace.name} for trace in value.data[:100]],
         }
+
+
+def _json(figure: Any, engine: str) -> tuple[bytes, Any]:
+    """plotly's own JSON of a figure, and what it says."""
+    try:
+        text = plotly.io.to_json(figure, validate=False, remove_uids=False, engine=engine).encode()
+        return text, loads(text)
+    except (TypeError, ValueError) as error:
+        raise MaterializationError(f"plotly does not write it as JSON: {error}") from error
 
 
 def _tree(figure: Any) -> dict[str, Any]:

@@ -57,8 +57,11 @@ class XgboostMaterializer:
         state = decode(loads(contents["state.json"]))
         booster = None
         if state["booster"] is not None:
+            model = bytearray(contents["model.ubj"])
+            if not model.startswith(b"{"):  # XGBoost ends the process when there is nothing to read
+                raise MaterializationError("model.ubj is no model of XGBoost's")
             booster = xgb.Booster()
-            booster.load_model(bytearray(contents["model.ubj"]))
+            booster.load_model(model)
             booster.load_config(bytes(contents["config.json"]).decode())
             booster.__dict__ = {**state["booster"], "handle": booster.handle}
         if spec["class"] == "Booster":

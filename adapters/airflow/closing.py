@@ -37,6 +37,8 @@ def close(task: CloseTask, context: Any) -> None:
     run = join(work, context, Messages(work, context), first=False)
     result = _close(work, run, context, _states(context))
     log.info(result.summary())
+    if work.here is None:
+        context["dag"].told = result.summary()
     if result.state != "completed":
         raise AirflowFailException(f"The run {run.run_id!r} {result.state}; the log above says why.")
 
@@ -138,6 +140,8 @@ def _silent(
     for state, span in zip(found.states, found.spans or (None,), strict=False):
         for index in [None] if span is None else range(*span):
             if state == "failed" and (node.name, index) not in known:
-                error = "it was killed, lost with its machine, or stopped before it began; see Airflow's log of the task"
+                error = (
+                    "it was killed, lost with its machine, or stopped before it began; see Airflow's log of the task"
+                )
                 now = datetime.now(UTC).isoformat()
                 yield TaskRecord(node.name, index, "failed", now, 0.0, error=error, native_id=run.native_id)

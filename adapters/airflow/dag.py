@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 from airflow.sdk import DAG, Asset
+from airflow.sdk.definitions.param import ParamsDict
 
 from ...core.errors import PipelineError, Problem, did_you_mean
 from ...core.pipeline import Pipeline
@@ -32,21 +33,25 @@ class PipelineDag(DAG):
     """A DAG like any other, whose :meth:`test` also works where Airflow has no database yet."""
 
     testing = False
+    told = ""
 
     def test(self, *args: Any, **options: Any) -> Any:
         """Run the DAG once in this process, as ``airflow.sdk.DAG.test`` does, and return the DAG run.
 
-        In a home without a database one is made first, and the DAG need not be in the DAG folder.
+        In a home without a database one is made first, and the DAG need not be in the DAG folder. What came of it is
+        printed at the end, below what Airflow says.
         """
         from .home import make_database, register
 
         make_database()
         register(self)
-        self.testing = True
+        self.testing, self.told = True, ""
         try:
             return super().test(*args, **options)
         finally:
             self.testing = False
+            if self.told:
+                print(f"\n{self.told}")
 
 
 def to_dag(
@@ -176,10 +181,10 @@ def _add_tasks(dag: DAG, work: Work) -> None:
     for node in work.plan.nodes:
         counter = work.counters.get(node.name)
         if counter is not None and counter not in made:
-            made[counter] = _add_counter(dag, work, node, made)
-        made[work.tasks[node.name]] = _add_task(dag, work, node, made)
+            made[counter] = _without_params(_add_counter(dag, work, node, made))
+        made[work.tasks[node.name]] = _without_params(_add_task(dag, work, node, made))
     close = CloseTask(task_id=CLOSE, work=work, dag=dag, doc_md=CloseTask.__doc__)
-    close.as_teardown(on_failure_fail_dagrun=True)
+    _without_params(close).as_teardown(on_failure_fail_dagrun=True)
     for task in made.values():
         if not task.downstream_task_ids:
             close.set_upstream(task)
@@ -221,4 +226,10 @@ def _add_task(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
         task = StepTask.partial(**options).expand(span=work.spans[node.name])
     for name in node.upstream:
         task.set_upstream(made[work.tasks[name]])
+    return task
+
+
+def _without_params(task: Any) -> Any:
+    """The task without its copy of the DAG's params: Airflow would check it several times, and uses the DAG's."""
+    task.params = ParamsDict()
     return task

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import RetryPolicy
+from airflow.sdk import BaseOperator, RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
-from ...core.errors import PipelineError, Problem
+from ...core.errors import PipelineError, Problem, did_you_mean
 from ...core.plan import Node
 from ...core.step import Step
 
@@ -38,7 +39,21 @@ def task_options(node: Node) -> dict[str, Any]:
 
     Raises :class:`~tailrace.PipelineError` for what cannot be said to Airflow.
     """
+    if node.step.airflow:
+        _check(node)
     return {**dict(_options(node)), **node.step.airflow}
+
+
+def _check(node: Node) -> None:
+    known = set(inspect.signature(BaseOperator.__init__).parameters) - {"self", "kwargs", "task_id", "dag"}
+    place = f"step {node.name!r}"
+    problems = [
+        Problem(f"airflow has {name!r}, which is no option of a task that is free.{did_you_mean(name, known)}", place)
+        for name in node.step.airflow
+        if name not in known
+    ]
+    if problems:
+        raise PipelineError("The step cannot become a task", problems)
 
 
 def _options(node: Node) -> Iterator[tuple[str, Any]]:

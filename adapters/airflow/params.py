@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from airflow.sdk import Param as DagParam
-from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-from pydantic.errors import PydanticInvalidForJsonSchema
-from pydantic_core import PydanticSerializationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from ...core.annotations import asset_type
 from ...core.errors import PipelineError, Problem
@@ -83,8 +82,11 @@ def _dag_param(plan: Plan, param: Param, consumed: bool, problems: list[Problem]
 
 def _json(plan: Plan, param: Param, value: Any, problems: list[Problem]) -> Any:
     try:
-        return (_adapter(param) or TypeAdapter(Any)).dump_python(value, mode="json", warnings=False)
-    except PydanticSerializationError:
+        made = (_adapter(param) or TypeAdapter(Any)).dump_python(value, mode="json", warnings=False)
+        made = sorted(made, key=repr) if isinstance(value, set | frozenset) else made  # the same at every parse
+        json.dumps(made, allow_nan=False)  # pydantic passes infinities and NaN through; Airflow makes text of them
+        return made
+    except ValueError:
         what = f"{value!r} is no JSON, and Airflow keeps parameters as JSON; make it in a step instead"
         problems.append(Problem(what, _place(plan, param.name)))
         return None
@@ -97,17 +99,26 @@ def _schema(param: Param) -> dict[str, Any]:
     adapter = _adapter(param)
     try:
         schema = adapter.json_schema() if adapter else {}
-    except PydanticInvalidForJsonSchema:
+    except PydanticUserError:
         return {}
     schema.pop("default", None)
-    members = schema.get("anyOf", [])
+    members = [_member(schema, member) for member in schema.get("anyOf", ())]
     plain = [member for member in members if member != {"type": "null"}]
     if len(plain) == 1 and len(members) == 2 and isinstance(plain[0].get("type"), str):
         del schema["anyOf"]  # the form shows a field for ["null", "integer"], and raw JSON for anyOf
         schema |= {**plain[0], "type": ["null", plain[0]["type"]]}
+        if "const" in schema:
+            schema["enum"] = [schema.pop("const")]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
     return schema
+
+
+def _member(schema: Mapping[str, Any], member: dict[str, Any]) -> dict[str, Any]:
+    """A member of a union; of one that is written elsewhere, as Enums are, what is written there."""
+    name = member.get("$ref", "").rpartition("/")[2]
+    found: dict[str, Any] = schema["$defs"][name] if name else member
+    return found
 
 
 def _adapter(param: Param) -> TypeAdapter[Any] | None:
@@ -116,7 +127,7 @@ def _adapter(param: Param) -> TypeAdapter[Any] | None:
         return None
     try:
         return TypeAdapter(param.annotation)
-    except PydanticSchemaGenerationError:
+    except PydanticUserError:
         return None
 
 

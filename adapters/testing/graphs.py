@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...core.errors import StepSkipped
 from ...core.pipeline import Pipeline
 from ...core.step import Step, step
 
@@ -17,7 +18,8 @@ Description = Mapping[str, Any]
 """``{"base": 2, "steps": [{"op": "add", "inputs": {"a": "s0.low", "b": 3}, "map": ["a"]}, ...]}``.
 
 ``base`` is the value of the pipeline's parameter. The step at place *i* is called ``s<i>``. An input is a number or a
-list of numbers that is written into the pipeline, ``"base"``, an output such as ``"s0.low"``, or a list of outputs.
+list of numbers that is written into the pipeline, ``"base"``, an output such as ``"s0.low"``, or a list of outputs. A
+step with ``"when"``, an output or ``"base"``, runs if that is true.
 """
 
 
@@ -58,7 +60,15 @@ def check(x: int) -> int:
     return x
 
 
-_STEPS: dict[str, Step[..., Any]] = {made.name: made for made in (add, count, reduce, split, even, size, check)}
+@step(outputs=["kept"])
+def positive(x: int) -> int:
+    if x <= 0:
+        raise StepSkipped(f"{x} is not positive")
+    return x
+
+
+_ALL = (add, count, reduce, split, even, size, check, positive)
+_STEPS: dict[str, Step[..., Any]] = {made.name: made for made in _ALL}
 
 # What each parameter takes and each output is: a number, a list of numbers, or anything at all.
 _TAKES = {
@@ -69,6 +79,7 @@ _TAKES = {
     "even": {"x": "number"},
     "size": {"anything": "any"},
     "check": {"x": "number"},
+    "positive": {"x": "number"},
 }
 _GIVES = {
     "add": {"sum": "number"},
@@ -78,6 +89,7 @@ _GIVES = {
     "even": {"maybe": "any"},
     "size": {"size": "number"},
     "check": {"checked": "number"},
+    "positive": {"kept": "number"},
 }
 
 
@@ -94,6 +106,8 @@ def build(description: Description) -> Pipeline:
             given = {name: _resolved(value, source) for name, value in entry["inputs"].items()}
             mapped = {name: given.pop(name) for name in entry["map"]}
             used = _STEPS[entry["op"]].with_options(name=f"s{place}")
+            if "when" in entry:
+                used = used.when(source(entry["when"]))
             found = used.partial(**given).map(**mapped) if mapped else used(**given)
             names = [output.name for output in used.outputs]
             for name, one in zip(names, found if len(names) > 1 else [found], strict=True):
@@ -119,8 +133,9 @@ def wiring(description: Description) -> str:
             )
             for of in (False, True)
         )
+        op = f"{entry['op']}.when({entry['when']})" if "when" in entry else entry["op"]
         partial = f".partial({fixed})" if fixed else ""
-        call = f"{entry['op']}{partial}.map({mapped})" if mapped else f"{entry['op']}({fixed})"
+        call = f"{op}{partial}.map({mapped})" if mapped else f"{op}({fixed})"
         lines.append(f"{outputs} = {call}")
     return "\n".join(lines)
 
@@ -153,9 +168,12 @@ def _draw_step(draw: DrawFn, place: int, kinds: dict[str, str]) -> dict[str, Any
     inputs = {
         name: draw(_items(kind, kinds) if name in mapped else _value(kind, kinds)) for name, kind in _TAKES[op].items()
     }
+    drawn = {"op": op, "inputs": inputs, "map": mapped}
+    if draw(st.integers(0, 5)) == 0:
+        drawn["when"] = draw(st.sampled_from(["base", *_of(kinds, "number", "any", "list")]))
     for name, kind in _GIVES[op].items():
         kinds[f"s{place}.{name}"] = f"each {kind}" if mapped else kind
-    return {"op": op, "inputs": inputs, "map": mapped}
+    return drawn
 
 
 def _of(kinds: Mapping[str, str], *wanted: str) -> Sequence[str]:

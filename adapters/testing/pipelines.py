@@ -14,7 +14,7 @@ from ...core.step import step
 from ..handle import current_run
 from .case import Case
 
-__all__ = ["CASES", "Colour", "chain", "diamond", "fan", "numbers"]
+__all__ = ["CASES", "boom", "chain", "diamond", "fan", "numbers", "together"]
 
 # --- wiring -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +96,7 @@ def add(a: int, b: int) -> int:
 
 @step
 def together(values: list[int]) -> int:
+    """Their sum."""
     return sum(values)
 
 
@@ -230,6 +231,7 @@ _GIVEN = {
 
 @step
 def boom(values: list[int]) -> int:
+    """Fail, always."""
     raise ValueError(f"{len(values)} values are too many")
 
 

@@ -35,8 +35,8 @@ _TIMES_AND_TRIES = {
 class Snapshot:
     """Everything that a run left in a project of its own, but for what no two runs share.
 
-    ``files`` has every path of the store, with its records as data and of other files the digest; ``lineage`` the graph
-    of each artifact as the catalog exports it; ``tracker`` MLflow's runs and model versions.
+    ``files`` has every path of the store, with its records as data and of other files the digest; ``lineage`` each
+    artifact with its neighbours, as the catalog exports it; ``tracker`` MLflow's runs and model versions.
     """
 
     files: Mapping[str, Any]
@@ -123,9 +123,9 @@ def _without(record: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 def _lineage(project: Path, run_id: str | None) -> dict[str, Any]:
     with Catalog("sqlite://", {"default": LocalArtifactStore(project / STORE)}) as catalog:
         report = catalog.sync()
-        graphs = {row.id: catalog.lineage(row.id).to_dict() for row in catalog.artifacts(run_id)}
+        graphs = {row.id: catalog.lineage(row.id, depth=1).to_dict() for row in catalog.artifacts(run_id)}
     for graph in graphs.values():
-        graph["nodes"] = [_without(node, {"created"}) for node in graph["nodes"]]
+        graph["nodes"] = [_without(node, {"created", "version"}) for node in graph["nodes"]]  # counted by time
     return {"problems": list(report.problems), "graphs": dict(sorted(graphs.items()))}
 
 

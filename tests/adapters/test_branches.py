@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tailrace import Model, Pipeline, StepFailed, StepSkipped, context, pipeline, step
+from tailrace import Model, Pipeline, StepFailed, StepSkipped, context, current_run, pipeline, step
 from tailrace.adapters.prefect import to_flow
 from tailrace.routing.catalog import open_catalog
 from tailrace.routing.stacks import resolve_stack
@@ -191,10 +191,12 @@ def test_a_step_that_skips_itself_is_not_tried_again(engine: str, tmp_path: Path
     def idle() -> int:
         with tries.open("a") as file:
             file.write("x")
+        current_run().record_artifact({"looked": "everywhere"}, name="note")
         raise StepSkipped
 
     result = Pipeline("p").add_step(idle).run(orchestrator=engine)
     assert result.state == "completed"
+    assert [ref.name for ref in result.steps["idle"].artifacts] == ["note"]
     assert tries.read_text() == "x"
     assert [(task.state, task.attempt, task.error) for task in result.steps["idle"].tasks] == [
         ("skipped", 1, "the step said so")

@@ -1,4 +1,4 @@
-"""Every engine leaves what the reference leaves, for each pipeline of the battery; and the battery sees what differs."""
+"""Every engine leaves what the reference leaves of each pipeline of the battery; and the battery sees differences."""
 
 from __future__ import annotations
 
@@ -169,10 +169,11 @@ def _register_again(folder: Path) -> None:
     client.create_model_version(version.name, version.source, run_id=version.run_id, tags=version.tags)
 
 
+_LINEAGE = "data/score/score/manifest.json", '"input": "test"', '"input": "rest"'
 TAMPERED = {
     "a file's content": (_change("data/load_data/data/content-*/*.json", "2.0", "2.5"), r"value.json'\]: '"),
     "a manifest": (_change("data/fit/model/manifest.json", "blake3:", "blake2:"), r"manifest.json'\]\['digest'\]"),
-    "lineage": (_change("data/score/score/manifest.json", '"input":"test"', '"input":"rest"'), r"lineage\['graphs'\]"),
+    "lineage": (_change(*_LINEAGE), r"lineage\['graphs'\]"),
     "a task's state": (_change("steps/fit@all.json", "completed", "cancelled"), r"\['state'\]: 'completed' | 'cance"),
     "the run's state": (_change("result.json", "completed", "failed"), r"result.json'\]\['state'\]"),
     "a file left over": (lambda folder: (folder / "artifacts" / ".tmp-1").write_text(""), r"tmp-1'\]: nothing"),

@@ -132,11 +132,11 @@ def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> N
 
     @pipeline
     def wrong() -> None:
-        load.with_options(prefect={"retry": 1, "fn": print})()
+        load.with_options(prefect={"retry": 1, "log_print": True})()
 
     with pytest.raises(PipelineError) as error:
         to_flow(wrong)
     assert [str(problem) for problem in error.value.problems] == [
-        "Prefect's Task has no option 'fn'. Did you mean 'on_failure'? @ step 'load', prefect",
+        "Prefect's Task has no option 'log_print'. Did you mean 'log_prints'? @ step 'load', prefect",
         "Prefect's Task has no option 'retry'. Did you mean 'retries'? @ step 'load', prefect",
     ]

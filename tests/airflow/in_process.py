@@ -112,7 +112,7 @@ def told(journal: Journal) -> dict[str, Any]:
 def told_by_inline(pipeline: Pipeline, params: Mapping[str, Any] | None = None, *, run_id: str) -> dict[str, Any]:
     """`Ran.told` of the same run on the reference engine, in a folder of its own."""
     folder = Path.cwd().parent / "inline"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     with contextlib.chdir(folder):
         with contextlib.suppress(StepFailed):
             pipeline.run(params, orchestrator="inline", run_id=run_id)

@@ -310,15 +310,16 @@ class Airflow:
 
         AirflowError with the traceback when it cannot be imported.
         """
-        aside = self.dags / f".{name}.new"
+        file = self.dags / name
+        aside = file.with_name(f".{file.name}.new")
         aside.write_text(text)
         written = datetime.now(UTC)
-        aside.rename(self.dags / name)
+        aside.rename(file)
         return self.until(f"{name} is parsed", lambda: self._parsed(name, written), timeout)
 
     def _parsed(self, name: str, written: datetime) -> list[str]:
         for error in self._all("/importErrors", "import_errors"):
-            if Path(error["filename"]).name == name and datetime.fromisoformat(error["timestamp"]) > written:
+            if error["filename"].endswith(name) and datetime.fromisoformat(error["timestamp"]) > written:
                 raise AirflowError(f"{name} cannot be imported.\n{error['stack_trace']}")
         dags = self._all("/dags", "dags")
         return [dag["dag_id"] for dag in dags if dag["relative_fileloc"] == name and _begun(dag) > written]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,17 @@ def test_the_doctor_tells_what_is_wrong_with_the_configuration(cli: Cli, project
     assert "Unknown key 'plugin'" in _check(_doctor(cli, "plugin: {}", project), "Stack")["detail"]
 
 
+def test_the_doctor_says_which_airflow_is_there_and_whether_the_stack_needs_it(cli: Cli, project: Path) -> None:
+    (project / "tailrace.yaml").write_text("plugins: {orchestrator: {type: airflow}}")
+    there = find_spec("airflow") is not None
+    done = cli("doctor", "--json")
+    assert done.returncode == (0 if there else 1)
+    extra, needed = (check for check in json.loads(done.stdout) if "airflow" in check["name"])
+    advice = "pip install 'tailrace[airflow]'"
+    assert extra["detail"].startswith("apache-airflow 3." if there else advice)
+    assert (needed["name"], needed["detail"]) == ("orchestrator: airflow", "apache-airflow" if there else advice)
+
+
 def test_the_doctor_asks_the_prefect_server_that_is_set(cli: Cli, project: Path) -> None:
     done = cli("doctor", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 1
@@ -199,8 +211,8 @@ def test_the_doctor_s_packages_are_those_of_the_project() -> None:
 def test_alone_it_prints_its_help(cli: Cli) -> None:
     done = cli()
     assert done.returncode == 0
-    commands = ["run", "explain", "runs", "artifacts", "lineage", "stack", "catalog", "init", "doctor", "version"]
-    for command in commands:
+    commands = "run explain dags runs artifacts lineage stack catalog init doctor version"
+    for command in commands.split():
         assert f" {command} " in done.stdout
 
 

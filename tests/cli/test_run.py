@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,30 @@ def test_a_file_that_cannot_be_imported_shows_its_own_traceback(cli: Cli) -> Non
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1] == f'  File "{Path("broken.py").resolve()}", line 4, in <module>'
     assert lines[-2:] == ["ZeroDivisionError: division by zero", "broken.py cannot be imported."]
+
+
+def test_the_help_names_the_orchestrators(invoke: Invoke) -> None:
+    assert "local, inline or airflow" in " ".join(invoke("run", "--help").replace("│", " ").split())
+
+
+@pytest.mark.skipif(find_spec("airflow") is None, reason="Airflow is not installed here")
+def test_airflow_runs_it_to_the_same_artifacts(cli: Cli, mill: Path) -> None:
+    found = []
+    for engine in ("inline", "airflow"):
+        done = cli("run", "mill", "--json", "--run-id", engine, "--orchestrator", engine)
+        assert done.returncode == 0, done.stderr
+        document = json.loads(done.stdout)
+        assert (document["state"], document["orchestrator"]) == ("completed", engine)
+        keys = ("step", "output", "map_index", "type", "digest")
+        found.append([[item[key] for key in keys] for item in document["artifacts"]])
+    assert found[0] == found[1]
+
+
+@pytest.mark.skipif(find_spec("airflow") is not None, reason="Airflow is installed here")
+def test_without_airflow_the_command_that_installs_it_is_told(cli: Cli, mill: Path) -> None:
+    done = cli("run", "mill", "--orchestrator", "airflow")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pip install 'tailrace[airflow]'" in done.stderr
 
 
 def test_a_failed_run_is_one_json_document_too(invoke: Invoke, cli: Cli, mill: Path) -> None:

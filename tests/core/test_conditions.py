@@ -92,7 +92,7 @@ def test_wiring_by_names_gives_the_same_conditions() -> None:
 
 def test_the_version_covers_the_condition() -> None:
     def version(when: object) -> str:
-        made = Pipeline("p", context=context(go=1)).add_step(data)
+        made = Pipeline("p", context=context(go=1, x=1)).add_step(data).add_step(square, when="go")
         return made.add_step(kind, when=when).plan().version  # type: ignore[arg-type]  # any of the allowed
 
     assert len({version(when) for when in ("go", "data", {"go": 1}, {"go": 2})}) == 4

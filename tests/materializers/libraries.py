@@ -12,14 +12,14 @@ import sys
 import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tailrace.core.refs import FileEntry
-from tailrace.materializers.files import FileReader, FileWriter
+from tailrace.materializers.files import FileReader, FileWriter, digest_file
 from tailrace.materializers.registry import Saved, load, save
 
 _RANDOM = np.random.default_rng(0)
@@ -70,13 +70,14 @@ def lightgbm() -> Makers:
 
     few: dict[str, Any] = {"n_estimators": 4, "n_jobs": 1, "verbose": -1, "deterministic": True}
     data = frame()
+    watch: dict[str, Any] = {"eval_X": (data,), "eval_y": (Y,)}
 
     def booster(**params: Any) -> Any:
         quiet = {"verbose": -1, "num_threads": 1, "deterministic": True, **params}
         return lgb.train(quiet, lgb.Dataset(X, Y), 4, valid_sets=[lgb.Dataset(X, Y)])
 
     return OrderedDict(
-        classifier=lambda: lgb.LGBMClassifier(**few, class_weight={0: 1, 1: 2}).fit(data, Y, eval_set=[(data, Y)]),
+        classifier=lambda: lgb.LGBMClassifier(**few, class_weight={0: 1, 1: 2}).fit(data, Y, **watch),
         classes=lambda: lgb.LGBMClassifier(**few).fit(X, np.array(["a", "b", "c"])[Y3]),
         regressor=lambda: lgb.LGBMRegressor(**few, importance_type="gain").fit(X, Y),
         ranker=lambda: lgb.LGBMRanker(**few).fit(X, Y, group=[200]),
@@ -170,15 +171,11 @@ def saved_in(folder: Path, value: Any) -> tuple[Saved, dict[str, FileEntry]]:
     return saved, {entry.path: entry for entry in writer.finish()}
 
 
-def loaded_with(folder: Path, saved: Saved, **changed: bytes) -> Any:
-    """What is loaded when files have other, valid content: as somebody who can write to the store could make it."""
+def loaded_with(folder: Path, saved: Saved, changed: Mapping[str, bytes]) -> Any:
+    """What is loaded when somebody who can write to the store put other content, and its digests, into the manifest."""
     for name, content in changed.items():
-        (folder / name.replace("__", ".")).write_bytes(content)
-    writer = FileWriter(folder)
-    entries = {}
-    for path in folder.iterdir():
-        writer._by_path.add(path.name)
-    entries = {entry.path: entry for entry in writer.finish()}
+        (folder / name).write_bytes(content)
+    entries = {path.name: FileEntry(path.name, *digest_file(path)) for path in folder.iterdir() if path.is_file()}
     return load(saved.materializer, saved.materializer_version, FileReader(folder, entries), saved.spec)
 
 
@@ -191,17 +188,12 @@ def digests(library: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def digests_of_two_processes(library: str) -> list[dict[str, dict[str, str]]]:
-    """With different hash seeds, in different zones."""
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, library],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
-        )
-        for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
-    ]
-    return [json.loads(process.communicate()[0]) for process in running]
+def digests_of_another_process(library: str) -> dict[str, dict[str, str]]:
+    """With another hash seed, in another zone."""
+    elsewhere = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"}
+    done = subprocess.run([sys.executable, __file__, library], stdout=subprocess.PIPE, env=elsewhere, check=True)
+    found: dict[str, dict[str, str]] = json.loads(done.stdout)
+    return found
 
 
 if __name__ == "__main__":

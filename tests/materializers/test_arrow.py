@@ -12,6 +12,7 @@ import pytest
 
 from tailrace import MaterializationError
 from tailrace.materializers.files import FileReader, FileWriter
+from tailrace.materializers.identical import difference
 from tailrace.materializers.registry import load, save
 from tailrace.materializers.testing import check_round_trip, restored
 
@@ -34,6 +35,17 @@ ARRAYS: dict[str, Any] = {
     "maps": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64())),
     "a dictionary of integers": pa.array([1, 2, 1]).dictionary_encode(),
     "nulls": pa.nulls(3),
+    "an ordered dictionary with an unused label": pa.DictionaryArray.from_arrays(
+        pa.array([1, None]), pa.array(["b", "a", "never"]), ordered=True
+    ),
+    "dictionaries in lists": pa.array([["a"]], pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+    "large lists": pa.array([[1]], pa.large_list(pa.int8())),
+    "views of lists": pa.array([[1]], pa.list_view(pa.int8())),
+    "unions": pa.UnionArray.from_sparse(pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["a", "b"])]),
+    "months, days and nanoseconds": pa.array([(1, 2, 3)], pa.month_day_nano_interval()),
+    "an extension type of Arrow's own": pa.array([b"a" * 16, None], pa.uuid()),
+    "an extension type inside a structure": pa.StructArray.from_arrays([pa.array([b"a" * 16], pa.uuid())], ["u"]),
+    "tensors": pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(8).reshape(2, 2, 2)),
     "run-end encoded": pa.RunEndEncodedArray.from_arrays([2], [1]),
     "a slice": pa.array([1, None, 3, 4]).slice(1, 2),
     "nothing": pa.array([], pa.int8()),
@@ -47,9 +59,12 @@ TABLES: dict[str, Any] = {
     "chunks that do not align": pa.table({"a": pa.chunked_array([[1], [2, 3]]), "b": pa.chunked_array([[1, 2], [3]])}),
     "a slice": pa.table({"a": range(100), "s": [str(n) for n in range(100)]}).slice(7, 9),
     "a batch": pa.record_batch({"a": [1, None]}),
+    "a batch with metadata": pa.record_batch({"a": [1]}).replace_schema_metadata({"k": "v"}),
     "a batch without rows": pa.record_batch({"a": pa.array([], pa.int32())}),
     "chunks": pa.chunked_array([[1], [2, 3]]),
     "no chunks": pa.chunked_array([], pa.int8()),
+    "a schema": pa.schema([pa.field("a", pa.int64(), False, {"k": "v"}), pa.field("a", pa.uuid())], {"z": "1"}),
+    "a schema of nothing": pa.schema([]),
 }
 
 
@@ -57,6 +72,12 @@ TABLES: dict[str, Any] = {
 def test_an_array_comes_back_exactly_alone_and_in_a_table(array: Any) -> None:
     check_round_trip(array)
     check_round_trip(pa.table({"c": array}))
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+def test_a_scalar_comes_back_exactly(array: Any) -> None:
+    for scalar in array:
+        check_round_trip(scalar)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -68,6 +89,10 @@ def test_chunks_with_dictionaries_of_their_own_keep_their_values() -> None:
     chunks = [pa.array(["a"]).dictionary_encode(), pa.array(["b", "a"]).dictionary_encode()]
     table = pa.table({"a": pa.chunked_array(chunks)})
     assert restored(table).to_pylist() == table.to_pylist()
+
+
+def test_arrays_of_two_types_with_the_same_numbers_are_not_the_same() -> None:
+    assert difference(pa.array([1], pa.int8()), pa.array([1], pa.int64())) is not None
 
 
 def written(value: Any, folder: Path) -> bytes:
@@ -121,3 +146,10 @@ def test_the_metadata_say_schema_and_nulls(tmp_path: Path) -> None:
     assert about["rows"] == 3
     assert about["schema"] == {"a": "int64", "b": "string"}
     assert about["nulls"] == {"a": 1, "b": 1}
+
+
+def test_the_metadata_of_a_schema_and_a_scalar_say_their_types(tmp_path: Path) -> None:
+    for name, value in (("schema", TABLE.schema), ("scalar", TABLE["a"][0])):
+        (tmp_path / name).mkdir()
+        about = save(value, FileWriter(tmp_path / name)).metadata
+        assert about.get("schema", about.get("dtype")) == ({"a": "int64", "b": "string"} if name == "schema" else "int64")

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
+import scipy.sparse as sp
+import xarray as xr
 
 from tailrace.core.refs import FileEntry
 from tailrace.materializers.files import FileReader, FileWriter, digest_file
@@ -17,6 +20,7 @@ from tailrace.materializers.identical import difference
 from tailrace.materializers.registry import load, save
 
 GOLDEN = Path(__file__).with_name("golden")
+FORMATS = ("bsr", "coo", "csr", "dia", "dok", "lil")
 
 
 def frame() -> pd.DataFrame:
@@ -36,6 +40,29 @@ def frame() -> pd.DataFrame:
     return made
 
 
+def polars_frame() -> pl.DataFrame:
+    made = pl.DataFrame(
+        {
+            "n": [1, None, 3],
+            "f": [1.5, float("nan"), None],
+            "e": pl.Series(["b", "a", None], dtype=pl.Enum(["b", "never", "a"])),
+            "c": pl.Series(["y", None, "x"], dtype=pl.Categorical),
+            "d": pl.Series([1, None, 3], dtype=pl.Datetime("ns", "Europe/Paris")),
+            "m": pl.Series(["1.10", None, "2.00"]).cast(pl.Decimal(20, 2)),
+            "l": [[{"x": 1}], None, []],
+        }
+    )
+    return made.with_columns(pl.col("n").set_sorted())
+
+
+def dataset() -> xr.Dataset:
+    return xr.Dataset(
+        {"air": (("x", "t"), np.arange(4.0).reshape(2, 2), {"units": "K"}, {"dtype": np.dtype("f4")})},
+        coords={"x": ["p", "q"], "t": pd.date_range("2020", periods=2, freq="D"), "label": ("x", [1, 2])},
+        attrs={"source": ("here",)},
+    )
+
+
 VALUES: dict[str, Any] = {
     "plain": {"a": [1, (2, {3})], "b": {"train": np.arange(3)}},
     "bytes": b"\x00\xff",
@@ -45,6 +72,13 @@ VALUES: dict[str, Any] = {
     "pandas": frame(),
     "pandas-arrow": pd.Series(pd.arrays.ArrowExtensionArray(pa.array([1, None], pa.timestamp("s")))),
     "arrow": pa.table({"a": [1, None], "d": pa.array(["x", "y"]).dictionary_encode()}),
+    "arrow-scalar": pa.scalar([1, None]),
+    "arrow-schema": pa.schema([pa.field("a", pa.int64(), False, {"k": "v"})], {"z": "1"}),
+    "polars": polars_frame(),
+    "polars-series": pl.Series("s", [3, 2, None]).set_sorted(descending=True),
+    **{f"scipy-{form}": sp.csr_array(np.array([[0, 1.5, 0], [2, 0, 3]])).asformat(form) for form in FORMATS},
+    "xarray": dataset(),
+    "xarray-array": dataset()["air"].stack(both=("x", "t")),
 }
 
 

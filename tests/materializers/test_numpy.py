@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,12 @@ def filled(dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     return np.frombuffer(bytearray(b"\xaa" * 4 * dtype.itemsize), dtype)
 
 
+def one_object(item: Any) -> np.ndarray[Any, Any]:
+    array = np.empty((), object)
+    array[()] = item
+    return array
+
+
 CASES = {
     "zero-dimensional": np.array(3.0),
     "empty": np.zeros((0, 3)),
@@ -42,9 +49,15 @@ CASES = {
     "text": np.array(["a", "bcd"]),
     "bytes": np.array([b"x", b"yz"]),
     "void": np.array([b"abc"], "V3"),
+    "no long doubles": np.zeros((0, 3), "g"),
+    "no complex long doubles": np.zeros((3, 0), "G"),
+    "NaN of other bits": np.array([0x7FF8000000000001, 0xFFF8000000000ABC], "u8").view("f8"),
     "no bytes at all": np.zeros(3, "V0"),
     "dates": np.array(["2020-01-01", "NaT"], "M8[D]"),
     "times by 25 seconds": np.array([1, 2], "m8[25s]"),
+    "times without a unit": np.array([1, "NaT"], "m8"),
+    "a structure in Fortran order": np.zeros((3, 2), [("a", "<i2"), ("b", ">f8")], order="F"),
+    "one structure": np.zeros((), [("a", "i1"), ("n", [("x", "M8[s]"), ("y", "?")])]),
     "a structure": np.zeros(2, [("a", "i1"), ("b", "f8", (2,))]),
     "a structure with padding": filled(GAPS),
     "a structure inside another, with padding": filled(
@@ -58,9 +71,15 @@ CASES = {
     "masked nowhere": np.ma.array([1, 2, 3]),
     "masked with a fill value and a hard mask": np.ma.array([1.0, 2.0], fill_value=5, hard_mask=True),
     "a masked structure": np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", "i1"), ("b", "f8")]),
+    "one masked value": np.ma.array(5, mask=True),
+    "masked in Fortran order": np.ma.array(np.asfortranarray(GRID), mask=np.asfortranarray(GRID > 3)),
+    "masked in Fortran order, the mask in C order": np.ma.array(np.asfortranarray(GRID), mask=GRID > 3),
+    "masked dates": np.ma.array(np.array(["2020"], "M8[Y]"), mask=[True]),
     "masked objects": np.ma.array(np.array(["a", None], object), mask=[True, False]),
     "objects": np.array([1, "a", None, (1, 2), [3], {4}, np.nan, np.float32(1), 10**30], object),
     "objects in Fortran order": np.array([[1, "b"], [None, 4]], object, order="F"),
+    "one object": np.array(None, object),
+    "one object that is a sequence": one_object((1, [2])),
     "no objects": np.empty((2, 0), object),
     "arrays of different lengths": np.array([np.arange(3), np.arange(2.0)], object),
     "text of any length": np.array(["a", "b" * 99], np.dtypes.StringDType()),
@@ -109,6 +128,18 @@ def test_a_memmap_comes_back_as_the_array_it_holds(tmp_path: Path) -> None:
     assert (loaded == mapped).all()
 
 
+def test_a_memmap_keeps_its_fortran_order_and_may_lie_under_a_mask(tmp_path: Path) -> None:
+    np.asfortranarray(GRID).T.tofile(tmp_path / "map")
+    mapped = np.memmap(tmp_path / "map", dtype="f8", mode="r", shape=GRID.shape, order="F")
+    loaded = restored(mapped)
+    assert loaded.flags.f_contiguous
+    assert not loaded.flags.c_contiguous
+    assert (loaded == GRID).all()
+    masked = restored(np.ma.array(mapped, mask=GRID > 3))
+    assert type(masked) is np.ma.MaskedArray
+    assert masked.sum() == GRID[GRID <= 3].sum()
+
+
 def test_the_file_is_an_npy_that_numpy_reads_alone(tmp_path: Path) -> None:
     save(np.asfortranarray(GRID), FileWriter(tmp_path))
     assert (np.load(tmp_path / "data.npy") == GRID).all()
@@ -128,9 +159,11 @@ def test_padding_and_the_free_bytes_of_long_doubles_do_not_show_in_the_file(tmp_
 
 @pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "int4"])
 def test_the_small_floats_of_ml_dtypes_keep_their_dtype(name: str) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
     array = np.array([[1, 2, 3]], dtype=getattr(ml_dtypes, name))
     assert check_round_trip(array).dtype == array.dtype
+    check_round_trip(np.asfortranarray(np.repeat(array, 2, axis=0)))
+    check_round_trip(np.ma.array(array, mask=[[True, False, True]]))
+    check_round_trip(array[0, 0:1].reshape(()))
     assert type(restored([array[0, 0]])[0]) is type(array[0, 0])
 
 
@@ -141,6 +174,7 @@ class Quantity(np.ndarray[Any, Any]):
 REFUSED = {
     "objects without a form": (np.array([1, object()]), "[1]"),
     "a structure of objects": (np.zeros(2, [("a", "O")]), "dtype"),
+    "small floats inside a structure": (np.zeros(2, [("a", ml_dtypes.bfloat16)]), "bfloat16"),
     "a sub-class": (np.zeros(2).view(Quantity), "Quantity"),
     "fields that overlap": (np.zeros(2, {"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]}), "dtype"),
 }

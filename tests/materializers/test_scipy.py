@@ -125,7 +125,7 @@ def test_stored_indices_that_point_outside_are_refused_and_not_followed(name: st
     writer = FileWriter(tmp_path)
     saved = save(getattr(sp, name)(GRID), writer)
     lie = next(part for part in ("indices", "coords-0", "columns", "offsets") if (tmp_path / f"{part}.npy").exists())
-    parts = {path.stem: np.load(path) for path in tmp_path.iterdir()}
+    parts = {path.stem: np.load(path) for path in tmp_path.glob("*.npy")}
     writer.discard()
     for part, array in parts.items():
         stream = writer.path(f"{part}.npy")
