@@ -1,6 +1,7 @@
 # Every target runs in .venv, which is made first, and again when pyproject.toml or the constraints change.
 #   make demo     the example pipeline, and where its results went
 #   make all      what CI runs: lint types test docs newest
+#   make test-celery  Airflow's tests on Celery and Redis, in an environment of its own
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
 # Another interpreter: make PYTHON=python3.12 (after `make clean`).
 
@@ -56,6 +57,12 @@ NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
 newest:
 	$(MAKE) test $(NEWEST) ARGS="tests/adapters tests/cli $(ARGS)"
 
+# Airflow's tasks spread over a Celery worker by a real Redis, as a large deployment has it.
+CELERY := VENV=.venv-celery EXTRAS=airflow,celery,dev,all WITH=celery
+test-celery: export AIRFLOW_TEST_EXECUTOR = CeleryExecutor
+test-celery:
+	$(MAKE) test $(CELERY) ARGS="tests/airflow/test_services.py tests/airflow/test_scheduler.py tests/airflow/test_crashes.py $(ARGS)"
+
 docs: $(STAMP)
 	$(BIN)/pytest tests/docs $(ARGS)
 
@@ -89,5 +96,5 @@ constraints:
 	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST); fi
 
 clean:
-	rm -rf .venv .venv-newest build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-celery build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

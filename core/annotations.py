@@ -12,11 +12,12 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from datetime import datetime, time, timedelta, timezone
 from typing import Any
 
 from .assets import Asset
 
-__all__ = ["allows_none", "asset_type", "compatible", "concrete", "conforms", "describe", "item_type", "widened"]
+__all__ = ["allows_none", "asset_type", "canonical", "compatible", "concrete", "conforms", "describe", "item_type"]
 
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
 
@@ -112,21 +113,24 @@ def conforms(value: Any, annotation: Any) -> bool:
     return any(_value_fits(value, part) for part in _union(annotation))
 
 
-def widened(value: Any, annotation: Any) -> Any:
-    """A conforming value with floats for whole numbers wherever the annotation says ``float``, inside of it too.
+def canonical(value: Any, annotation: Any) -> Any:
+    """A conforming value in the one form that it has however it was given, in Python or as the JSON of an engine.
 
-    So they come out of any schema that reads JSON, and the same run must have the same bytes however it was started.
+    Where the annotation says ``float`` whole numbers are floats, inside of it too; the zone of a parsed time is the
+    standard library's. So the same run has the same bytes.
     """
     parts = _union(annotation)
+    if isinstance(value, datetime | time) and type(value.tzinfo).__module__.startswith("pydantic"):
+        return value.replace(tzinfo=timezone(value.utcoffset() or timedelta()))
     if type(value) is int:
         return float(value) if float in parts and int not in parts and abs(value) < 2**1023 else value
     for part in parts:
         origin, args = typing.get_origin(part), typing.get_args(part)
         if origin is type(value) is dict and len(args) == 2:
-            return {widened(key, args[0]): widened(item, args[1]) for key, item in value.items()}
+            return {canonical(key, args[0]): canonical(item, args[1]) for key, item in value.items()}
         if origin is type(value) and origin in (list, tuple) and args:
             inner = args if len(args) == len(value) and Ellipsis not in args else (item_type(part),) * len(value)
-            return origin(widened(item, kind) for item, kind in zip(value, inner, strict=True))
+            return origin(canonical(item, kind) for item, kind in zip(value, inner, strict=True))
     return value
 
 

@@ -15,7 +15,7 @@ __all__ = ["find_file", "load_pipeline"]
 
 _FOLDERS = ("flows", "pipelines", ".")
 _LIBRARIES = {"site-packages", "dist-packages"}
-_LOADED: dict[str, tuple[int, int]] = {}  # what each imported file was like then, by module name
+_LOADED: dict[Path, tuple[int, int]] = {}  # what each file was like when it was imported
 
 
 def load_pipeline(target: str | Path) -> Pipeline:
@@ -80,7 +80,7 @@ def _import(path: Path) -> ModuleType:
         sys.path.insert(0, folder)
     stamp = (path.stat().st_mtime_ns, path.stat().st_size)
     known = sys.modules.get(name)
-    if known is not None and _LOADED.get(name, stamp) == stamp:
+    if known is not None and _LOADED.get(path, stamp) == stamp:
         return known  # imported twice, each of its classes would be two
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -93,7 +93,7 @@ def _import(path: Path) -> ModuleType:
         if not isinstance(error, Exception):
             raise
         raise LoadError(f"{path.name} cannot be imported.") from error
-    _LOADED[name] = stamp
+    _LOADED[path] = stamp
     return module
 
 

@@ -116,8 +116,8 @@ def _importances(model: Any) -> dict[str, float] | None:
     values = getattr(model, "feature_importances_", None)
     if values is None or len(values) > _FEATURES:
         return None
-    names = getattr(model, "feature_names_in_", None)
-    names = getattr(model, "feature_names_", range(len(values))) if names is None else names
+    known = (getattr(model, name, None) for name in ("feature_names_in_", "feature_names_"))  # the second: CatBoost's
+    names = next((names for names in known if names is not None), range(len(values)))
     return {str(name): float(value) for name, value in zip(names, values, strict=True)}
 
 

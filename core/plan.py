@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from .annotations import asset_type, conforms, describe, widened
+from .annotations import asset_type, canonical, conforms, describe
 from .errors import PipelineError, Problem, did_you_mean
 from .refs import ArtifactRef
 from .step import TRUTHY, Output, Step
@@ -187,7 +187,7 @@ class Plan:
             if not conforms(values[name], param.annotation):
                 expected = describe(param.annotation)
                 problems.append(Problem(f"{values[name]!r} is not of the annotated type {expected}", place))
-            values[name] = widened(values[name], param.annotation)
+            values[name] = canonical(values[name], param.annotation)
         if problems:
             raise PipelineError(f"The pipeline {self.name!r} cannot run", problems)
         return values

@@ -1,4 +1,4 @@
-"""pyarrow's tables, batches, arrays, scalars and schemas as an Arrow IPC file (Feather 2): exact, and read by most tools.
+"""pyarrow's tables, batches, arrays, scalars and schemas as an Arrow IPC file (Feather 2): exact, and widely read.
 
 Not Parquet, which changes seconds to milliseconds, names inside maps and lists, and dictionaries. The spec holds the
 schema as text: an extension type that is not registered where the file is loaded is refused, not read as its storage.

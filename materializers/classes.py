@@ -1,4 +1,4 @@
-"""Objects of classes with fields as tagged JSON: enum members, dataclasses, attrs classes, named tuples, pydantic models.
+"""Objects of classes with fields as tagged JSON: enum members, named tuples, dataclasses, attrs and pydantic.
 
 An object is stored as the name of its class and its state, and made again from these without calling the class: no
 ``__init__``, ``__post_init__`` or validator runs. The name of a class is trusted like code in one way: its module is

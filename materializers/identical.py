@@ -1,9 +1,9 @@
 """Whether two objects are the same in every way that a program can tell, and if not, where they first differ.
 
 ``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for
-nothing. Not compared: identity; what materializers leave out on purpose (strides, the read-only flag, chunks of tables);
-which of two C types of one size an integer is, or whether a structure was laid out by ``align=True``, which changes no
-value.
+nothing. Not compared: identity; what materializers leave out on purpose (strides, the read-only flag, how a table is
+cut into chunks); which of two C types of one size an integer is, or whether a structure was laid out by ``align=True``,
+which changes no value.
 """
 
 from __future__ import annotations
@@ -191,10 +191,9 @@ class _Comparison:
 
     def _polars_series(self, one: Any, other: Any, at: str) -> str | None:
         """By the numbers below dates and categories, which say more than Python's objects for them."""
-        heads = [(column.name, repr(column.dtype), column.flags) for column in (one, other)]
         if one.dtype != other.dtype:
             return f"{at}.dtype: {one.dtype} is {other.dtype}"
-        found = self.between(*heads, f"{at}.(name, dtype, flags)")
+        found = self.parts([(f"{at}.name", one.name, other.name), (f"{at}.flags", one.flags, other.flags)])
         return found or self.between(one.to_physical().to_list(), other.to_physical().to_list(), at)
 
     # ---- xarray
@@ -213,8 +212,8 @@ class _Comparison:
 
     def _labeled(self, one: Any, other: Any, at: str) -> str | None:
         found = self.parts((f"{at}.{name}", getattr(one, name), getattr(other, name)) for name in ("attrs", "encoding"))
-        indexes = [dict(sorted(each.xindexes.items(), key=repr)) for each in (one, other)]
-        return found or self.between(*indexes, f"{at}.xindexes")
+        mine, its = (dict(sorted(each.xindexes.items(), key=repr)) for each in (one, other))
+        return found or self.between(mine, its, f"{at}.xindexes")
 
     def _variables(self, one: Any, other: Any, at: str) -> str | None:
         names = ("dims", "dtype", "chunks", "attrs", "encoding")

@@ -1,7 +1,7 @@
 """LightGBM's boosters as its own model text, its scikit-learn wrappers as skops.
 
-The text alone forgets the wrapper, and of a booster its best iteration, scores and parameters; these stand beside it in
-``state.json``. Wrappers hold estimators of scikit-learn too, and MLflow loads them from the file that ``sklearn`` writes.
+The text alone forgets the wrapper, and of a booster its best iteration, scores and parameters; these stand beside it
+in ``state.json``. Wrappers hold estimators of scikit-learn too; MLflow loads them from a file as ``sklearn`` writes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LightgbmMaterializer:
         if type(value) is not lgb.Booster:
             raise MaterializationError(f"it is a {type(value).__name__}, derived from Booster with something added")
         state = dumps(encode({**vars(value), "_handle": None}, cell))
-        text = value.model_to_string(num_iteration=-1).encode()
+        text = booster.model_to_string(num_iteration=-1).encode()
         files.write("model.txt", text)
         files.write("state.json", state)
         _write_for_mlflow(value, files, "model.txt", len(text), {})

@@ -96,8 +96,10 @@ def _type(kind: Any) -> str:
     if which != "tensor_type":
         return which or "unknown"
     tensor = kind.tensor_type
-    name = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    name: str = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
     if not tensor.HasField("shape"):
         return name
-    sizes = (part.dim_param or (str(part.dim_value) if part.HasField("dim_value") else "?") for part in tensor.shape.dim)
+    sizes = (
+        part.dim_param or (str(part.dim_value) if part.HasField("dim_value") else "?") for part in tensor.shape.dim
+    )
     return f"{name}[{', '.join(sizes)}]"

@@ -38,7 +38,7 @@ def encode_column(values: Any, save_index: SaveIndex) -> tuple[Data, Spec]:
         values = values.to_numpy()
     dtype = values.dtype
     if isinstance(dtype, np.dtype):
-        return _encode_numpy(values)
+        return _encode_numpy(np.asarray(values))  # pandas' own arrays of moments convert in other ways
     for kind, encoder in _EXTENSIONS:
         if isinstance(dtype, kind):
             return encoder(values, save_index)

@@ -51,7 +51,9 @@ class PillowMaterializer:
             again = _restored(spec, pixels)
         changed = difference(_about(value), _about(again))
         if changed:
-            raise MaterializationError(f"it would come back changed at {changed}; clear that, or return the file's Path")
+            raise MaterializationError(
+                f"it would come back changed at {changed}; clear that, or return the file's Path"
+            )
         png = _as_png(value) if value.mode in _PNG_MODES and pixels else None
         if png is not None and _from_png(png, spec) == pixels:
             files.write("image.png", png)

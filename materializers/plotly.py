@@ -63,7 +63,7 @@ class PlotlyMaterializer:
 
 
 def _json(figure: Any, engine: str) -> tuple[bytes, Any]:
-    """plotly's own JSON of a figure, and what it says."""
+    """The JSON that plotly makes of a figure, and what it says."""
     try:
         text = plotly.io.to_json(figure, validate=False, remove_uids=False, engine=engine).encode()
         return text, loads(text)
@@ -89,7 +89,9 @@ def _restored(node: dict[str, Any], spec: Mapping[str, Any]) -> Any:
             place = place[step]
         place[last] = _made(place[last], how)
     text, reference = decode(spec["grid"]) if "grid" in spec else (None, None)
-    figure = go.Figure(copy.deepcopy({**node, "_grid_str": text, "_grid_ref": reference}))  # it changes what it is given
+    figure = go.Figure(
+        copy.deepcopy({**node, "_grid_str": text, "_grid_ref": reference})
+    )  # it changes what it is given
     if "template" not in node["layout"]:
         figure.layout.template = None  # plotly's default, which it adds
     frames = [frame._props for frame in figure._frame_objs]

@@ -60,7 +60,7 @@ class PolarsMaterializer:
         return frame.to_series() if spec["kind"] == "Series" else frame
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """Rows, bytes, the dtype of each column, nulls, minimum and maximum of numbers and times; of a LazyFrame the dtypes."""
+        """Rows, bytes, dtypes, nulls, minimum and maximum of numbers and times; of a LazyFrame the dtypes only."""
         if isinstance(value, pl.Series):
             about = {"rows": len(value), "dtype": str(value.dtype), "nbytes": value.estimated_size()}
             return {**about, "nulls": value.null_count(), **_limits(value)}

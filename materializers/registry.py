@@ -69,7 +69,7 @@ _TYPES = {
     "pandas": "pandas.DataFrame pandas.Series pandas.Index",
     "arrow": "pyarrow.Table pyarrow.RecordBatch pyarrow.Array pyarrow.ChunkedArray pyarrow.Schema pyarrow.Scalar",
     "polars": "polars.DataFrame polars.Series polars.LazyFrame",
-    "scipy": "scipy.sparray scipy.spmatrix scipy.dok_array scipy.dok_matrix",  # the last two are dicts before they are that
+    "scipy": "scipy.sparray scipy.spmatrix scipy.dok_array scipy.dok_matrix",  # the last two are dicts first
     "xarray": "xarray.Dataset xarray.DataArray",
     "sklearn": "sklearn.BaseEstimator",
     "xgboost": "xgboost.Booster xgboost.XGBModel",

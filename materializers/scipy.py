@@ -1,8 +1,8 @@
 """SciPy's sparse arrays and matrices of all formats as the ``.npy`` files of their parts, which NumPy reads alone.
 
 ``csr``, ``csc``, ``bsr``: ``data``, ``indices``, ``indptr``. ``coo`` and ``dok``: ``data``, and ``coords-0``, ... per
-dimension, of a ``dok`` in the order of its keys. ``dia``: ``data``, ``offsets``. ``lil``: ``data`` and ``columns`` of all
-rows one after the other, and how many are in each (``lengths``).
+dimension, of a ``dok`` in the order of its keys. ``dia``: ``data``, ``offsets``. ``lil``: ``data`` and ``columns`` of
+all rows one after the other, and how many are in each (``lengths``).
 
 Exact: class, shape, dtypes, the order of entries, duplicates, stored zeros. On purpose not kept: room beyond the last
 entry, and whether the lists of a ``lil`` hold Python's or NumPy's numbers.
@@ -11,7 +11,7 @@ entry, and whether the lists of a ``lil`` hold Python's or NumPy's numbers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,7 +93,7 @@ def _need(what: bool, message: str) -> None:
 def _check_indices(indices: Any, length: int, size: int, what: str) -> None:
     _need(indices.dtype.kind == "i" and indices.shape == (length,), f"{what} should be {length} integers")
     if length:
-        _need(0 <= indices.min() and indices.max() < size, f"{what} should lie between 0 and {size - 1}")
+        _need(bool(indices.min() >= 0 and indices.max() < size), f"{what} should lie between 0 and {size - 1}")
 
 
 # ---- compressed: csr, csc, bsr
@@ -183,7 +183,7 @@ def _fill_lil(value: Any, parts: Parts) -> None:
     _check_indices(lengths, value.shape[0], len(data) + 1, "lengths")
     _need(int(lengths.sum()) == len(data), f"the lengths should add up to {len(data)}")
     ends = [0, *np.cumsum(lengths).tolist()]
-    for row, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+    for row, (start, end) in enumerate(pairwise(ends)):
         value.rows[row], value.data[row] = columns[start:end].tolist(), data[start:end].tolist()
 
 

@@ -1,8 +1,8 @@
 """xarray's Dataset and DataArray as one ``structure.json`` and a folder for each variable's array.
 
-The JSON has names, dimensions, attributes, encodings and indexes. The arrays are files of the materializers of NumPy and
-pandas (coordinates with an index, whose kind and frequency are part of the value), so that NumPy and pandas read them
-alone. netCDF and Zarr would change the unit of times, the types of attributes and of indexes, and the memory order.
+The JSON has names, dimensions, attributes, encodings and indexes. The arrays are files of the materializers of NumPy
+and pandas (coordinates with an index, whose kind and frequency are part of the value), so that these read them alone.
+netCDF and Zarr would change the unit of times, the types of attributes and of indexes, and the memory order.
 
 A chunked variable (dask) is computed, one at a time, and comes back in chunks of the same sizes; one that is still in
 the file it was opened from is read. On purpose not kept: that file, the graph of a computation,
@@ -113,10 +113,12 @@ class _Writer:
                 f"coordinate {first!r} has a {type_name(type(index))}, which is not one of pandas' indexes; drop it by "
                 f".drop_indexes({first!r}) first, and set it again after loading"
             )
-        spec: Spec = {"dim": _encode(index.dim, "a dimension"), "names": [_encode(name, "a name") for name in variables]}
+        spec: Spec = {
+            "dim": _encode(index.dim, "a dimension"),
+            "names": [_encode(name, "a name") for name in variables],
+        }
         if type(index) is PandasMultiIndex:
-            shown = index.level_coords_dtype
-            pairs = [(shown[level.name], level.dtype) for level in index.index.levels]
+            pairs = [(index.level_coords_dtype[level.name], level.dtype) for level in index.index.levels]
         else:
             pairs = [(index.coord_dtype, index.index.dtype)]
         # a coordinate may show another dtype than its index has: <U1 of text
@@ -162,7 +164,7 @@ def _encode(value: Any, what: str) -> Any:
 def _leaf(value: Any, where: str) -> Any:
     """Arrays and dtypes, which attributes and encodings are full of."""
     if isinstance(value, np.dtype):
-        return tag("dtype", "object" if value == object else encode_dtype(value))
+        return tag("dtype", "object" if value.kind == "O" else encode_dtype(value))
     if value is str:  # what xarray says of text that it read from netCDF
         return tag("dtype", "str")
     return cell(value, where)
@@ -221,10 +223,10 @@ class _Reader:
     def _variable(self, spec: Mapping[str, Any]) -> Any:
         data = self._load(spec["data"])
         dims = [_decode(dim) for dim in spec["dims"]]
-        labels = [_decode(spec.get(key, {})) for key in ("attrs", "encoding")]
+        attrs, encoding = (_decode(spec.get(key, {})) for key in ("attrs", "encoding"))
         if "extension" in spec:
-            return xr.Variable(dims, data.array, *labels)
-        variable = xr.Variable(dims, data, *labels, fastpath=True)  # the other way makes dates of objects
+            return xr.Variable(dims, data.array, attrs, encoding)
+        variable = xr.Variable(dims, data, attrs, encoding, fastpath=True)  # the other way makes dates of objects
         if "chunks" in spec:
             return variable.chunk(dict(zip(dims, map(tuple, spec["chunks"]), strict=True)))
         return variable

@@ -23,7 +23,14 @@ __all__ = ["XgboostMaterializer"]
 
 _WRAPPERS: dict[str, Any] = {
     cls.__name__: cls
-    for cls in (xgb.XGBModel, xgb.XGBClassifier, xgb.XGBRegressor, xgb.XGBRanker, xgb.XGBRFClassifier, xgb.XGBRFRegressor)
+    for cls in (
+        xgb.XGBModel,
+        xgb.XGBClassifier,
+        xgb.XGBRegressor,
+        xgb.XGBRanker,
+        xgb.XGBRFClassifier,
+        xgb.XGBRFRegressor,
+    )
 }
 
 
@@ -118,10 +125,13 @@ def _first_line(error: Exception) -> str:
 
 def _importances(value: Any, booster: Any) -> Any:
     """A wrapper's own; of a booster each feature's share of the gain, nothing for a feature without a split."""
-    if value is not booster:
-        own = value.feature_importances_
-        return own if own.ndim == 1 else None
-    scores = booster.get_score(importance_type="gain")
+    try:
+        if value is not booster:
+            own = value.feature_importances_
+            return own if own.ndim == 1 else None
+        scores = booster.get_score(importance_type="gain")
+    except xgb.core.XGBoostError:  # some kinds of trees have none
+        return None
     names = booster.feature_names or [f"f{index}" for index in range(booster.num_features())]
     total = sum(scores.values()) if set(scores) <= set(names) else 0
     return [scores.get(name, 0) / total for name in names] if total else None

@@ -31,10 +31,11 @@ def close(task: CloseTask, context: Any) -> None:
 
     This task fails with the run, since the DAG run's state is that of the last task alone.
     """
-    from .execution import join
+    from .execution import join, permanent
 
     work = task.work
-    run = join(work, context, Messages(work, context), first=False)
+    with permanent(work):
+        run = join(work, context, Messages(work, context), first=False)
     result = _close(work, run, context, _states(context))
     log.info(result.summary())
     if work.here is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ __all__ = ["PipelineDag", "to_dag"]
 
 _MOST = 1024  # what Airflow takes unless it is set up otherwise, where it runs
 _NONE_FAILED = "none_failed"  # whether a step is skipped is decided in the step's task, on every engine alike
+_OWN = {"retries": 2, "retry_delay": timedelta(seconds=5)}  # of the tasks that are no steps: doing them again is safe
 _UNSET: Any = object()
 
 
@@ -183,7 +185,7 @@ def _add_tasks(dag: DAG, work: Work) -> None:
         if counter is not None and counter not in made:
             made[counter] = _without_params(_add_counter(dag, work, node, made))
         made[work.tasks[node.name]] = _without_params(_add_task(dag, work, node, made))
-    close = CloseTask(task_id=CLOSE, work=work, dag=dag, doc_md=CloseTask.__doc__)
+    close = CloseTask(task_id=CLOSE, work=work, dag=dag, doc_md=CloseTask.__doc__, **_OWN)
     _without_params(close).as_teardown(on_failure_fail_dagrun=True)
     for task in made.values():
         if not task.downstream_task_ids:
@@ -199,6 +201,7 @@ def _add_counter(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> A
         doc_md=CountTask.__doc__,
         work=work,
         step=node.name,
+        **_OWN,
     )
     for name in work.plan.map_sources(node):
         counter.set_upstream(made[work.tasks[name]])

@@ -38,7 +38,7 @@ def run_task(task: StepTask, context: Any) -> dict[str, Any]:
     messages = Messages(work, context)
     if task.span is None or task.span[0] < task.span[1]:
         messages.results(node, task.span[0] if task.span else None)  # asked for first, since they name the stack, too
-    with _permanent(work):
+    with permanent(work):
         run = join(work, context, messages, first=not node.upstream)
     ended = has_ended(run, context)
     with close_after(work, run, context, node) if ended else _nothing():
@@ -68,7 +68,7 @@ def count_items(task: CountTask, context: Any) -> list[list[int]]:
     messages = Messages(work, context)
     sources = work.plan.map_sources(node)
     results = messages.results(node, only=sources)
-    with _permanent(work):
+    with permanent(work):
         run = join(work, context, messages, first=not sources)
         length = work.plan.map_length(node, run.params, results)
     if length is None:
@@ -136,7 +136,7 @@ def _history(context: Any, asset: Any) -> list[Any]:
 
 
 @contextmanager
-def _permanent(work: Work) -> Iterator[None]:
+def permanent(work: Work) -> Iterator[None]:
     """What is wrong with the pipeline, its parameters or its configuration is not tried again."""
     try:
         yield

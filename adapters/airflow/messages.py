@@ -85,7 +85,10 @@ class Messages:
         if (source.name, -1) not in self._seen:
             pulled = self._ti.xcom_pull(task_ids=self._work.tasks[source.name])
             messages = [pulled] if isinstance(pulled, dict) else [one for one in pulled or () if one is not None]
-            self._seen[source.name, -1] = sorted(messages, key=lambda message: message["span"])
+            messages.sort(key=lambda message: message["span"])
+            # Of a run that was cleared, those of items that are no more stay: the first task is there in every try.
+            of = messages[0]["span"][-1] if messages else 0
+            self._seen[source.name, -1] = [message for message in messages if message["span"][-1] == of]
             self._hear(messages[0] if messages else {})
         found: list[dict[str, Any]] = self._seen[source.name, -1]
         return found

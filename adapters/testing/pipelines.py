@@ -144,12 +144,12 @@ class Parts(TypedDict):
 
 
 @step(outputs=["tail", "head"])
-def as_dict(count: int) -> Parts:
+def by_name(count: int) -> Parts:
     return {"head": count, "tail": list(range(count))}
 
 
 @step(outputs=["first", "second"])
-def as_list(count: int) -> list[Any]:
+def by_place(count: int) -> list[Any]:
     return [count, None]
 
 
@@ -164,14 +164,12 @@ async def given_or(value: int | None, otherwise: int = 7) -> int:
 
 
 @pipeline
-def outputs() -> None:
+def outputs() -> Any:
     """Several outputs, by name and by place, and outputs that are None."""
-    parts = as_dict(2)
-    given_or.map(value=parts.tail)
-    first, second = as_list(3)
-    given_or(second)
-    given_or(absent(first))
-    absent.map(value=parts.tail)
+    tail, _ = by_name(2)
+    given_or.map(value=tail)
+    first, second = by_place(3)
+    return [given_or(second), given_or(absent(first)), absent.map(value=tail)]
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -345,7 +343,7 @@ def slow() -> int:
 @pipeline
 def timed_out() -> None:
     """A step that needs longer than it may."""
-    given_or(slow())
+    add(slow(), 1)
     numbers(2)
 
 

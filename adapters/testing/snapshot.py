@@ -53,7 +53,7 @@ def left_behind(project: Path, run_id: str | None = None) -> Snapshot:
 
     Left out are times, attempts, and the engine's name and ids; the project's folder, the run's date, and MLflow's ids
     are replaced by words, and so are the numbers of model versions, which steps that run at once take in any order.
-    Where nothing ran the snapshot is empty. Store and MLflow's database are those of a stack without other settings.
+    Where nothing ran it holds nothing. Store and MLflow's database are where a stack without other settings has them.
     """
     tracker, runs = _tracked(project, run_id)
     plain = _Plain(project, runs)
@@ -157,6 +157,7 @@ def _run(client: Any, run: Any) -> dict[str, Any]:
     data = run.data
     return {
         "name": run.info.run_name,
+        "experiment": client.get_experiment(run.info.experiment_id).name,
         "status": run.info.status,
         "params": dict(sorted(data.params.items())),
         "metrics": {
@@ -198,7 +199,7 @@ class _Plain:
     def _text(self, text: str) -> str:
         for found, word in self._words.items():
             text = text.replace(found, word)
-        return re.sub(r"(^|/)conformance/\d{4}-\d\d-\d\d/", r"\1conformance/DATE/", text)
+        return re.sub(r"(?<=/)\d{4}-\d\d-\d\d(?=/)", "DATE", text)
 
 
 def _differing(here: Any, there: Any, place: str) -> Iterator[str]:

@@ -112,7 +112,7 @@ def pandas_values() -> dict[str, Any]:
             "whole": [1, 2, 3],
             "real": [0.5, None, 1.5],
             "text": ["a", None, "ü"],
-            "when": pd.to_datetime(["2026-01-31", None, "2026-02-01"]).tz_localize("UTC"),
+            "when": pd.to_datetime(["2026-01-31", "NaT", "2026-02-01"]).tz_localize("UTC"),
             "kind": pd.Categorical(["x", "y", "x"], categories=["y", "x"], ordered=True),
         },
         index=pd.Index([3, 1, 2], name="id"),

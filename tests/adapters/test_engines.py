@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -25,8 +26,7 @@ from tailrace import (
     step,
 )
 from tailrace.adapters.events import StepEvent
-
-from .pipelines import ALL, chain, diamond, fan, left_behind, numbers
+from tailrace.adapters.testing.pipelines import chain, diamond, fan, numbers
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
@@ -47,6 +47,7 @@ def test_a_run_gives_back_its_outputs_by_name(engine: str) -> None:
     assert result.steps["fit"].duration > 0
     assert len(result.steps["fit"].artifacts) == 3
     assert "fit x3: completed" in result.summary()
+    assert f"/{result.run_id}/data" in result.summary().splitlines()[-1], "where all that is"
 
 
 @ENGINES
@@ -61,21 +62,6 @@ def test_a_fan_out_over_nothing_gives_an_empty_list(engine: str) -> None:
     result = fan.run({"count": 0}, orchestrator=engine)
     assert result.outputs["total"] == 0
     assert result.outputs["half"] == []
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_the_same_run_id_gives_the_same_tree_digests_and_lineage_on_both(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = {}
-    for engine in ("inline", "local"):
-        home = tmp_path / engine
-        home.mkdir()
-        monkeypatch.chdir(home)
-        ALL[name].run(orchestrator=engine, run_id="same")
-        left[engine] = left_behind(home / ".tailrace" / "artifacts", "same")
-    assert left["inline"] == left["local"]
-    assert any(path.endswith("manifest.json") for path in left["inline"])
 
 
 @ENGINES
@@ -350,3 +336,29 @@ def test_an_output_whose_place_is_taken_leaves_nothing_aside(project: Path) -> N
     assert not list(store.rglob(".tmp-*"))
     (store / "fixed" / "second").unlink()
     assert made.run(orchestrator="inline", run_id="r").outputs["third"] == 3
+
+
+def test_parameters_have_one_form_whether_they_come_from_python_or_from_json() -> None:
+    from pydantic import TypeAdapter
+
+    @step
+    def show(value: object) -> str:
+        return repr(value)
+
+    @pipeline
+    def numeric(
+        rate: float,
+        rates: list[float | None],
+        by_name: dict[str, float],
+        pair: tuple[int, float],
+        either: int | float,
+        when: datetime,
+    ) -> None:
+        show.map(value=[show(value) for value in (rate, rates, by_name, pair, either, when)])
+
+    parsed = TypeAdapter(datetime).validate_python("2026-01-31T00:00:00Z")
+    given = {"rate": 1, "rates": [2, None, 0.5], "by_name": {"a": 3}, "pair": (4, 5), "either": 6, "when": parsed}
+    assert repr(numeric.plan().resolve_params(given)) == (
+        "{'rate': 1.0, 'rates': [2.0, None, 0.5], 'by_name': {'a': 3.0}, 'pair': (4, 5.0), 'either': 6, "
+        "'when': datetime.datetime(2026, 1, 31, 0, 0, tzinfo=datetime.timezone.utc)}"
+    )

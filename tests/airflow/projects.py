@@ -18,7 +18,8 @@ CONFIG = """
 project: {name: conformance}
 plugins:
   orchestrator: {type: inline}
-  experiment_tracker: {type: mlflow}
+"""
+TRACKED = """  experiment_tracker: {type: mlflow}
   model_registry: {type: mlflow}
 """
 DAG_FILE = """
@@ -38,16 +39,28 @@ class Project:
     Runs are known by their run id: the logical one, which is Airflow's own unless another is given.
     """
 
-    def __init__(self, airflow: Airflow, name: str, *, flow: str, dags: str) -> None:
+    def __init__(self, airflow: Airflow, name: str, *, flow: str, dags: str, tracked: bool = True) -> None:
         self.airflow, self.name = airflow, name
         self.folder, self.reference = airflow.dags / name, airflow.folder / "reference" / name
         for folder in (self.folder, self.reference):
             (folder / ".tailrace").mkdir(parents=True)
-            (folder / "tailrace.yaml").write_text(CONFIG)
-            shutil.copyfile(_empty_database(airflow.folder / "empty"), folder / ".tailrace" / "mlflow.db")
+            (folder / "tailrace.yaml").write_text(CONFIG + (TRACKED if tracked else ""))
+            if tracked:
+                shutil.copyfile(_empty_database(airflow.folder / "empty"), folder / ".tailrace" / "mlflow.db")
         self.flow = self.folder / f"{name}_flow.py"
         self.flow.write_text(flow)
         airflow.write_dag(f"{name}/{name}_dags.py", DAG_FILE.replace("NAME", name) + dags)
+
+    def succeeds(self, dag_id: str, native: str, timeout: float = 60) -> None:
+        """Wait for a DAG run; unless it succeeds, the logs of what failed are in the error."""
+        if self.airflow.wait(dag_id, native, timeout) != "success":
+            failed = [task for task in self.airflow.task_instances(dag_id, native) if task["state"] == "failed"]
+            logs = [
+                f"{task['task_id']}, try {number}:\n{self.airflow.logs(dag_id, native, task['task_id'], number)}"
+                for task in failed
+                for number in range(1, task["try_number"] + 1)
+            ]
+            raise AssertionError("\n".join([f"{dag_id} failed: {self.airflow.task_states(dag_id, native)}", *logs]))
 
     @property
     def store(self) -> LocalArtifactStore:

@@ -26,7 +26,8 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(Path("dags").resolve())
 heavy = {"numpy", "pandas", "sklearn", "mlflow", "prefect"} & set(sys.modules)
 found = {dag_id: Path(dag.fileloc).name for dag_id, dag in bag.dags.items()}
-print(json.dumps([bag.import_errors, found, sorted(heavy)]))
+modules = {name: sys.modules[name].__file__ for name in ("breast_cancer", "cross_validation", "monitor")}
+print(json.dumps([bag.import_errors, found, sorted(heavy), modules]))
 """
 
 FLOW = """
@@ -68,7 +69,7 @@ def _copy(folder: Path) -> Path:
 
 
 def _python(folder: Path, *command: str, home: Path) -> str:
-    changes = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    changes = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags")}
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, env=os.environ | changes, cwd=folder, timeout=300
     )
@@ -96,51 +97,52 @@ def _tree(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def airflow_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The examples, an Airflow home, and one run of each in it by its own file: the folder and the home."""
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples after each has been run once by its own file, all in one new Airflow home."""
     folder, home = _copy(tmp_path_factory.mktemp("examples")), tmp_path_factory.mktemp("home")
-    told = {name: _python(folder, f"dags/{name}", home=home) for name in FILES}
-    for name, text in told.items():
-        (folder / f"{name}.txt").write_text(text)
-    return folder, home
+    for name in FILES:
+        (folder / name).with_suffix(".txt").write_text(_python(folder, f"dags/{name}", home=home))
+    return folder
 
 
 def test_every_file_is_a_dag_and_imports_nothing_that_its_steps_use(project: Path, tmp_path: Path) -> None:
     told = _python(_copy(project), "-c", IMPORT, home=tmp_path / "home")
-    errors, found, heavy = json.loads(told.splitlines()[-1])
+    errors, found, heavy, modules = json.loads(told.splitlines()[-1])
     assert errors == {}
     assert sorted(found.values()) == FILES
     assert "breast_cancer.py" in FILES
     assert heavy == []
+    assert modules == {name: str((project / "flows" / f"{name}.py").resolve()) for name in modules}, (
+        "so are types named"
+    )
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "params"), [("breast_cancer", []), ("cross_validation", ["--param", "folds=8"])], ids=str
+    ("pipeline", "params"),
+    [("breast_cancer", ()), ("cross_validation", ("--param", "folds=8"))],
+    ids=["breast_cancer", "cross_validation"],
 )
 def test_a_file_that_is_run_leaves_what_the_pipeline_leaves_inline(
-    airflow_project: tuple[Path, Path], project: Path, pipeline: str, params: list[str]
+    examples: Path, project: Path, pipeline: str, params: tuple[str, ...]
 ) -> None:
-    folder, _ = airflow_project
-    (run,) = _tailrace(folder, "runs", "ls", "--json", "--pipeline", pipeline.replace("_", "-"))
+    (run,) = _tailrace(examples, "runs", "ls", "--json", "--pipeline", pipeline.replace("_", "-"))
     inline = _tailrace(
         _copy(project), "run", pipeline, "--json", "--orchestrator", "inline", "--run-id", run["run_id"], *params
     )
     assert (run["state"], inline["state"]) == ("completed", "completed")
-    assert _contents(folder, run["run_id"]) == _contents(project, run["run_id"])
-    assert set(_tree(project)) <= set(_tree(folder))
+    assert _contents(examples, run["run_id"]) == _contents(project, run["run_id"])
+    assert set(_tree(project)) <= set(_tree(examples))
 
 
-def test_it_says_at_the_end_where_everything_went(airflow_project: tuple[Path, Path]) -> None:
-    folder, _ = airflow_project
-    *_, stored, tracked = (folder / "breast_cancer.py.txt").read_text().splitlines()
-    assert stored.startswith(f"  stored in {(folder / '.tailrace' / 'artifacts').resolve().as_uri()}/")
+def test_it_says_at_the_end_where_everything_went(examples: Path) -> None:
+    *_, stored, tracked = (examples / "breast_cancer.txt").read_text().splitlines()
+    assert stored.startswith(f"  stored in {(examples / '.tailrace' / 'artifacts').resolve().as_uri()}/")
     assert "mlflow" in tracked
 
 
-def test_the_monitor_takes_the_model_of_the_run_before_it(airflow_project: tuple[Path, Path]) -> None:
-    folder, _ = airflow_project
-    (run,) = _tailrace(folder, "runs", "ls", "--json", "--pipeline", "monitor")
-    lineage = _tailrace(folder, "lineage", f"{run['run_id']}/watch/health", "--up", "--format", "json")
+def test_the_monitor_takes_the_model_of_the_run_before_it(examples: Path) -> None:
+    (run,) = _tailrace(examples, "runs", "ls", "--json", "--pipeline", "monitor")
+    lineage = _tailrace(examples, "lineage", f"{run['run_id']}/watch/health", "--up", "--format", "json")
     assert {"wisconsin", "breast-cancer", "batch"} <= {node["name"] for node in lineage["nodes"]}
 
 

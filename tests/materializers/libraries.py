@@ -50,7 +50,9 @@ def xgboost() -> Makers:
 
     return OrderedDict(
         classifier=lambda: xgb.XGBClassifier(**few, reg_lambda=np.float64(2), random_state=3).fit(X, Y, **watch),
-        stopped=lambda: xgb.XGBClassifier(**few, early_stopping_rounds=1, eval_metric=["auc", "error"]).fit(X, Y, **watch),
+        stopped=lambda: xgb.XGBClassifier(**few, early_stopping_rounds=1, eval_metric=["auc", "error"]).fit(
+            X, Y, **watch
+        ),
         classes=lambda: xgb.XGBClassifier(**few).fit(X, Y3),
         categories=lambda: xgb.XGBClassifier(**few, enable_categorical=True).fit(data, Y),
         regressor=lambda: xgb.XGBRegressor(**few, base_score=0.5).fit(data[["alpha", "beta"]], Y),
@@ -123,7 +125,9 @@ def onnx() -> Makers:
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(np.arange(8, dtype="f4").reshape(4, 2), "w")],
         )
-        made = helper.make_model(graph, producer_name="tests", opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        made = helper.make_model(
+            graph, producer_name="tests", opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        )
         helper.set_model_props(made, {"b": "2", "a": "1"})
         return made
 

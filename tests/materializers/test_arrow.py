@@ -152,4 +152,6 @@ def test_the_metadata_of_a_schema_and_a_scalar_say_their_types(tmp_path: Path) -
     for name, value in (("schema", TABLE.schema), ("scalar", TABLE["a"][0])):
         (tmp_path / name).mkdir()
         about = save(value, FileWriter(tmp_path / name)).metadata
-        assert about.get("schema", about.get("dtype")) == ({"a": "int64", "b": "string"} if name == "schema" else "int64")
+        assert about.get("schema", about.get("dtype")) == (
+            {"a": "int64", "b": "string"} if name == "schema" else "int64"
+        )

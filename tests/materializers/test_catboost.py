@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import catboost
 import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
@@ -13,9 +14,7 @@ from tailrace.materializers.identical import difference
 from tailrace.materializers.testing import check_refused, check_round_trip, restored
 
 from . import libraries
-from .libraries import X, Y, digests, digests_of_another_process, loaded_with, saved_in
-
-catboost = pytest.importorskip("catboost", reason="the extra catboost is not installed")
+from .libraries import X, digests, digests_of_another_process, loaded_with, saved_in
 
 VALUES = libraries.catboost()
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
@@ -14,8 +15,6 @@ from tailrace.materializers.testing import check_refused, check_round_trip, rest
 
 from . import libraries
 from .libraries import X, Y, digests, digests_of_another_process, loaded_with, saved_in
-
-lgb = pytest.importorskip("lightgbm", reason="the extra lightgbm is not installed")
 
 VALUES = libraries.lightgbm()
 
@@ -115,11 +114,11 @@ def test_a_model_that_is_not_fitted_says_so(tmp_path: Path) -> None:
 # ---- refused
 
 
-class Mine(lgb.LGBMClassifier):  # type: ignore[misc]
+class Mine(lgb.LGBMClassifier):
     pass
 
 
-class MyBooster(lgb.Booster):  # type: ignore[misc]
+class MyBooster(lgb.Booster):
     pass
 
 
@@ -168,3 +167,14 @@ def test_the_state_cannot_point_a_booster_at_memory(tmp_path: Path) -> None:
     state["_handle"] = 4096
     loaded = loaded_with(tmp_path / "model", saved, {"state.json": json.dumps(state).encode()})
     assert (loaded.predict(X) == booster.predict(X)).all()
+
+
+@pytest.mark.parametrize("handle", ["4096", '"tree"'])
+def test_a_hostile_skops_file_cannot_point_a_booster_at_memory(handle: str, tmp_path: Path) -> None:
+    from .test_sklearn import hostile_file, node, state
+
+    saved, _ = saved_in(tmp_path / "model", VALUES["unfitted"]())
+    number = node("JsonNode", "builtins.str", content=handle, is_json=True)
+    data = hostile_file(node("ObjectNode", "lightgbm.basic.Booster", content=state(_handle=number)))
+    with pytest.raises(MaterializationError):
+        loaded_with(tmp_path / "model", saved, {"model.skops": data})

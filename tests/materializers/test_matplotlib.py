@@ -6,22 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tailrace import PickleNotAllowed
 from tailrace.materializers.files import FileReader, FileWriter
+from tailrace.materializers.matplotlib import drawn, picture
 from tailrace.materializers.registry import load, save
 from tailrace.materializers.testing import check_refused, check_round_trip
 
 from .libraries import digests, digests_of_another_process
 
-matplotlib_figure = pytest.importorskip("matplotlib.figure", reason="the extra matplotlib is not installed")
-
-from tailrace.materializers.matplotlib import drawn, picture  # noqa: E402 - it needs the library
-
 
 @pytest.fixture
 def figure() -> Any:
-    made = matplotlib_figure.Figure(figsize=(3, 2), dpi=50)
+    made = Figure(figsize=(3, 2), dpi=50)
     made.suptitle("All")
     left, right = made.subplots(1, 2)
     left.plot([1, 2, 3], [4, 6, 5], label="line")
@@ -76,9 +74,9 @@ def test_where_pickle_is_allowed_the_figure_comes_back_and_the_picture_stands_be
 
 
 def test_a_figure_of_pyplot_is_one_too() -> None:
-    import matplotlib
+    import matplotlib as mpl
 
-    with matplotlib.rc_context({"backend": "agg"}):
+    with mpl.rc_context({"backend": "agg"}):
         import matplotlib.pyplot as plt
 
         made, axes = plt.subplots()

@@ -289,6 +289,10 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
     "long doubles": (pd.DataFrame({"bad": np.array([1.5], "g")}), ["column 'bad'", "float128"]),
     "functions": (pd.DataFrame({"bad": objects("a", print)}), ["column 'bad'", "row 1"]),
     "dates beyond milliseconds": (pd.Series(np.array([2**62], "M8[s]")), ["milliseconds"]),
+    "labels beyond milliseconds": (
+        pd.DatetimeIndex(np.array(["-292275055-05-16T16:47:05"], "M8[s]")),
+        ["milliseconds"],
+    ),
     "business days with holidays": (
         pd.Series(
             range(3), index=pd.date_range("2020", periods=3, freq=pd.offsets.CustomBusinessDay(holidays=["2020-01-02"]))

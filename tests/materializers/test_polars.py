@@ -67,7 +67,9 @@ FRAMES: dict[str, Any] = {
     "nothing": pl.DataFrame(),
     "rows without columns": pl.DataFrame(height=5),
     "odd names": pl.DataFrame({"": [1], "é\n": [2], "a.b": [3], "__index_level_0__": [4]}),
-    "sorted in two columns": FRAME.with_columns(pl.col("n").set_sorted(), m=pl.Series([3, 2, 1]).set_sorted(descending=True)),
+    "sorted in two columns": FRAME.with_columns(
+        pl.col("n").set_sorted(), m=pl.Series([3, 2, 1]).set_sorted(descending=True)
+    ),
     "several chunks": pl.concat([FRAME, FRAME], rechunk=False),
     "more rows than a row group": pl.DataFrame({"a": range(300_000)}),
 }
@@ -203,7 +205,10 @@ class Celsius(pl.BaseExtension):
 
 
 REFUSED: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "Python objects": (pl.DataFrame({"a": [1], "b": pl.Series([object()], dtype=pl.Object)}), ("'b'", "Object", "list")),
+    "Python objects": (
+        pl.DataFrame({"a": [1], "b": pl.Series([object()], dtype=pl.Object)}),
+        ("'b'", "Object", "list"),
+    ),
     "a struct of nothing": (pl.DataFrame({"b": [[{}]]}, schema={"b": pl.List(pl.Struct([]))}), ("'b'", "fields")),
     "a sub-class": (Own({"a": [1]}), ("Own",)),
 }

@@ -385,7 +385,7 @@ def test_under_never_a_stored_pickle_is_not_even_opened(value: Any, tmp_path: Pa
         (np.float64, "plain", "registered for numpy.generic"),
         ("dict", "plain", "registered for this type"),
         ("pandas.DataFrame", "pandas", "registered for this type"),
-        ("xgboost.XGBClassifier", None, "decided by the value that arrives"),
+        ("some_library.Model", None, "decided by the value that arrives"),
         (Celsius, None, "only pickle would do"),
         (Any, None, "decided by the value that arrives"),
     ],

@@ -17,7 +17,9 @@ from tailrace.materializers.registry import load, save
 from tailrace.materializers.testing import check_refused, check_round_trip, restored
 
 GRID = np.array([[0, 1.5, 0], [2, 0, 3]])
-CLASSES = [f"{form}_{kind}" for form in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil") for kind in ("array", "matrix")]
+CLASSES = [
+    f"{form}_{kind}" for form in ("bsr", "coo", "csc", "csr", "dia", "dok", "lil") for kind in ("array", "matrix")
+]
 DTYPES = ["?", "i1", "u8", "f4", "f8", "g", "c8", "G"]
 
 

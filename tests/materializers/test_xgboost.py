@@ -139,7 +139,7 @@ def test_the_early_stop_is_told(tmp_path: Path) -> None:
 # ---- refused
 
 
-class Mine(xgb.XGBClassifier):  # type: ignore[misc]
+class Mine(xgb.XGBClassifier):  # type: ignore[misc, name-defined]
     pass
 
 
@@ -187,3 +187,14 @@ def test_the_state_cannot_point_a_booster_at_memory(classifier: Any, tmp_path: P
     state["booster"]["handle"] = state["wrapper"]["_Booster"] = 4096
     loaded = loaded_with(tmp_path, saved, {"state.json": json.dumps(state).encode()})
     assert (loaded.predict(X) == classifier.predict(X)).all()
+
+
+@pytest.mark.parametrize("handle", ["4096", '"model"'])
+def test_a_hostile_skops_file_cannot_point_a_booster_at_memory(handle: str, tmp_path: Path) -> None:
+    from .test_sklearn import hostile_file, node, state
+
+    saved, _ = saved_in(tmp_path / "model", make_pipeline(StandardScaler()))
+    number = node("JsonNode", "builtins.str", content=handle, is_json=True)
+    data = hostile_file(node("ObjectNode", "xgboost.core.Booster", content=state(handle=number)))
+    with pytest.raises(MaterializationError):
+        loaded_with(tmp_path / "model", saved, {"model.skops": data})

@@ -12,7 +12,7 @@ HEAVY = (
 )
 
 PUBLIC = """
-    step pipeline Pipeline context use_stack
+    step pipeline Pipeline context use_stack load_pipeline
     Asset Model Dataset Metrics Parameters FeatureSet Report Artifact Prompt Checkpoint
     ArtifactRef RunResult
     ArtifactStore LocalArtifactStore MemoryArtifactStore build_artifact_store
