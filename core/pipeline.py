@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, overload
 
-from .annotations import allows_none, asset_type, compatible, describe, item_type
+from .annotations import asset_type, compatible, describe, item_type
 from .errors import PipelineError, Problem, did_you_mean
 from .plan import CONDITION, Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
 from .step import TRUTHY, Condition, Inputs, Step, tracing
@@ -393,7 +393,7 @@ def _wire_by_calls(
 
 
 def _settled(nodes: Sequence[Node], problems: list[Problem]) -> list[Node]:
-    """The nodes with what follows from their upstream nodes: conditions by item, and who tolerates skipped ones."""
+    """The nodes with what follows from their upstream nodes: a mapped node takes a mapped condition by item."""
     mapped = {node.name for node in nodes if node.mapped}
     settled = []
     for node in nodes:
@@ -408,18 +408,8 @@ def _settled(nodes: Sequence[Node], problems: list[Problem]) -> list[Node]:
             problems.append(
                 Problem("its condition is a list of outputs; decide on it in a step", f"step {node.name!r}")
             )
-        settled.append(replace(node, tolerant=any(_tolerates(node, name, mapped) for name in node.sources)))
+        settled.append(node)
     return settled
-
-
-def _tolerates(node: Node, parameter: str, mapped: set[str]) -> bool:
-    """Whether a node may run although an upstream node of this parameter was skipped, or an item of it."""
-    if len(node.sources[parameter]) > 1 or any(source.node in mapped for source in node.sources[parameter]):
-        return True
-    if parameter == CONDITION or parameter in node.mapped:
-        return False
-    declared = node.step.parameters.get(parameter)
-    return (declared is not None and _optional(declared)) or allows_none(node.step.annotations.get(parameter))
 
 
 def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:

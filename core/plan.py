@@ -86,8 +86,7 @@ class Node:
     """One use of a step. Parameters without a binding take the function's own default.
 
     ``mapped`` names the parameters that are mapped over: the node runs once per item of them. Under ``CONDITION`` the
-    bindings have what decides whether it runs: it must equal ``equals``, or be true. ``tolerant`` says that the node
-    may run although one of its upstream nodes was skipped.
+    bindings have what decides whether it runs: it must equal ``equals``, or be true.
     """
 
     name: str
@@ -95,7 +94,6 @@ class Node:
     bindings: Mapping[str, Binding]
     mapped: tuple[str, ...] = ()
     equals: Any = TRUTHY
-    tolerant: bool = False
 
     @property
     def condition(self) -> str:

@@ -135,7 +135,7 @@ class RunResult:
     tracker_url: str = ""
 
     def summary(self) -> str:
-        """A few lines for people: the run, for each step its state, seconds and what it stored, and where all that is."""
+        """A few lines for people: the run, for each step its state, seconds and what it stored, and where that is."""
         lines = [f"{self.pipeline}: run {self.run_id} {self.state} in {self.duration:.2f} s on {self.orchestrator}"]
         for step in self.steps.values():
             stored = ", ".join(dict.fromkeys(f"{ref.name} ({ref.type.rpartition('.')[2]})" for ref in step.artifacts))

@@ -30,7 +30,8 @@ class Materializer(Protocol):
 
     ``name`` and ``version`` (of the format) are written in the manifest and choose the materializer when loading; a
     materializer also loads what its older versions wrote, and puts into the spec what it needs to tell them apart.
-    ``executes_code`` marks pickle-family formats, which need the stack's permission both ways.
+    ``executes_code`` marks pickle-family formats, which need the stack's permission both ways; such a one may have a
+    text ``instead``, which tells the safe way when it is refused.
     """
 
     name: ClassVar[str]

@@ -78,8 +78,7 @@ class PillowMaterializer:
 
 
 def _restored(spec: Mapping[str, Any], pixels: bytes) -> Any:
-    mode, size = spec["mode"], tuple(spec["size"])
-    image = Image.frombytes(mode, size, pixels) if pixels else Image.new(mode, size)
+    image = Image.frombytes(spec["mode"], tuple(spec["size"]), pixels)
     if "palette" in spec:
         rawmode, colours = decode(spec["palette"])
         if colours:

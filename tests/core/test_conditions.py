@@ -109,35 +109,6 @@ def test_a_mapped_step_has_the_condition_of_each_item_where_that_is_mapped_too()
     assert plan.node("all").mapped == ("x",)
 
 
-def test_what_may_run_although_an_upstream_step_was_skipped_is_tolerant() -> None:
-    @step
-    def optional(x: int | None) -> int:
-        return 1
-
-    @step
-    def default(x: int = 1) -> int:
-        return 1
-
-    @step
-    def needed(x: int) -> int:
-        return 1
-
-    def wired() -> None:
-        rows = data()
-        one = total(rows)
-        optional(one)
-        default(one)
-        needed.when(one)(one)
-        total.with_options(name="gathers")([one, square(2)])
-        total.with_options(name="gathers_one")([one])
-        total.with_options(name="fans_in")(square.with_options(name="mapped").map(rows))
-        square.with_options(name="each").map(square.with_options(name="before").map(rows))
-
-    plan = plan_of(wired)
-    tolerant = {node.name for node in plan.nodes if node.tolerant}
-    assert tolerant == {"optional", "default", "gathers", "fans_in", "each"}
-
-
 def test_skipped_results_are_passed_through() -> None:
     def wired() -> None:
         rows = data()
