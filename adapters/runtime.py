@@ -205,8 +205,9 @@ def time_out(node: Node, run: Run) -> StepTimeout:
     """
     error = StepTimeout(f"The step {node.name!r} ran longer than its timeout of {node.step.timeout} s.")
     journal = Journal.of(router_for(run).store(), run)
-    record = next(task for task in journal.tasks() if (task.step, task.map_index) == (node.name, run.map_index))
-    journal.write_task(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))
+    record = journal.task(node.name, run.map_index)
+    if record is not None:
+        journal.write_task(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))
     return error
 
 

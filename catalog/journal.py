@@ -117,10 +117,13 @@ class Journal:
 
     def write_task(self, record: TaskRecord) -> None:
         """Record what a task did; a later attempt of the same task replaces it."""
-        item = "all" if record.map_index is None else f"{record.map_index:06d}"
-        self.store.replace(
-            f"{self.folder}/steps/{segment(record.step)}@{item}.json", _json(record.to_dict()), durable=False
-        )
+        name = _task_file(record.step, record.map_index)
+        self.store.replace(f"{self.folder}/{name}", _json(record.to_dict()), durable=False)
+
+    def task(self, step: str, map_index: int | None) -> TaskRecord | None:
+        """What a task did, if it is recorded."""
+        data = self._read(_task_file(step, map_index))
+        return None if data is None else TaskRecord.from_dict(data)
 
     def tasks(self, stale: Callable[[TaskRecord], bool] | None = None) -> Iterator[TaskRecord]:
         """Every recorded task, by step and item.
@@ -188,6 +191,10 @@ def find_runs(store: ArtifactStore, project: str | None = None, run_id: str | No
         claim = orjson.loads(store.read(key))
         started = datetime.fromisoformat(claim["started"]).astimezone(UTC)
         yield Journal(store, claim["project"], claim["run_id"], started)
+
+
+def _task_file(step: str, map_index: int | None) -> str:
+    return f"steps/{segment(step)}@{'all' if map_index is None else f'{map_index:06d}'}.json"
 
 
 def _stored(task: TaskRecord) -> Iterator[tuple[str, ArtifactRef]]:

@@ -62,7 +62,7 @@ def _png(figure: Any) -> bytes:
 
 
 def drawn(figure: Figure) -> dict[str, Any]:
-    """The numbers of a figure's lines, points, bars and images, and the words on its axes, as arrays and text.
+    """The numbers of a figure's lines, points, bars and images, and the words on its axes, as lists and text.
 
     Dates and categories are the numbers that they are drawn at.
     """
@@ -70,7 +70,6 @@ def drawn(figure: Figure) -> dict[str, Any]:
 
 
 def _axes(axes: Any) -> dict[str, Any]:
-    import numpy as np
     from matplotlib.collections import PathCollection
     from matplotlib.patches import Rectangle
 
@@ -79,14 +78,23 @@ def _axes(axes: Any) -> dict[str, Any]:
         "x_label": axes.get_xlabel(),
         "y_label": axes.get_ylabel(),
         "lines": [
-            {"label": line.get_label(), "x": line.get_xdata(orig=False), "y": line.get_ydata(orig=False)}
+            {
+                "label": line.get_label(),
+                "x": _list(line.get_xdata(orig=False)),
+                "y": _list(line.get_ydata(orig=False)),
+            }
             for line in axes.lines
         ],
         "points": [
-            {"label": part.get_label(), "xy": np.ma.getdata(part.get_offsets())}
+            {"label": part.get_label(), "xy": _list(part.get_offsets())}
             for part in axes.collections
             if isinstance(part, PathCollection)
         ],
         "bars": [list(map(float, part.get_bbox().bounds)) for part in axes.patches if isinstance(part, Rectangle)],
-        "images": [np.ma.getdata(image.get_array()) for image in axes.images],
+        "images": [_list(image.get_array()) for image in axes.images],
     }
+
+
+def _list(numbers: Any) -> Any:
+    """An array of matplotlib's, whose own annotations do not say that it is one."""
+    return numbers.tolist()

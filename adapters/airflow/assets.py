@@ -31,8 +31,9 @@ def artifact_asset(pipeline: Pipeline, output: str) -> Asset:
     found = [asset for name, asset in known.items() if output in (name, name.rpartition(".")[2])]
     if len(found) == 1:
         return found[0]
-    what = "several steps have" if found else "there is no Dataset or Model"
-    advice = f"{what} {output!r}. Known: {', '.join(known) or 'none'}.{did_you_mean(output, known)}"
+    advice = f"there is no Dataset or Model {output!r}.{did_you_mean(output, known)}"
+    if found:
+        advice = f"several steps have {output!r}; say which: {', '.join(known)}"
     raise PipelineError("There is no such asset", [Problem(advice, f"pipeline {plan.name!r}")])
 
 

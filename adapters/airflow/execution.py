@@ -10,15 +10,15 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 
-from ...catalog.journal import Journal, find_run
-from ...core.errors import ConfigError, PipelineError, Problem, RunConflict, StepSkipped, StepTimeout
+from ...catalog.journal import find_run
+from ...core.errors import ConfigError, PipelineError, Problem, RunConflict, StepSkipped
 from ...core.plan import Node
 from ...core.refs import ArtifactRef, Run
 from ...core.results import TaskRecord
 from ...routing.stacks import Stack, resolve_stack
 from ..events import StepEvent, listening
 from ..inline import time_limit
-from ..runtime import begin_run, join_run, router_for, run_step, skip_step
+from ..runtime import begin_run, join_run, run_step, skip_step, time_out
 from .assets import announce, newest, outlets
 from .closing import close_after, has_ended
 from .links import RUN
@@ -186,11 +186,7 @@ def _run_one(task: StepTask, node: Node, run: Run, refs: Mapping[str, Any]) -> d
         with time_limit(node) if node.mapped else _nothing():
             return run_step(task.work.plan, node.name, run, refs)
     except AirflowTaskTimeout as error:
-        slow = StepTimeout(f"The step {node.name!r} ran longer than its timeout of {node.step.timeout} s.")
-        journal = Journal.of(router_for(run).store(), run)
-        record = next(one for one in journal.tasks() if (one.step, one.map_index) == (node.name, run.map_index))
-        journal.write_task(replace(record, state="failed", error=f"{type(slow).__name__}: {slow}"))
-        raise slow from error
+        raise time_out(node, run) from error
 
 
 @contextmanager

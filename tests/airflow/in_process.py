@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from tailrace import ArtifactRef, LocalArtifactStore, Pipeline, StepFailed
 from tailrace.adapters.airflow.dag import PipelineDag, make_dag
 from tailrace.adapters.airflow.home import register
 from tailrace.catalog.journal import Journal, RunEnd, find_runs
+from tailrace.core.refs import Run
 from tailrace.core.results import TaskRecord
 
 STORE = ".tailrace/artifacts"
@@ -26,7 +27,7 @@ def as_dag(pipeline: Pipeline, **options: Any) -> PipelineDag:
 
 @dataclass(frozen=True)
 class Ran:
-    """A DAG run that has ended, and the one Tailrace run that is in the working directory's store."""
+    """A DAG run that has ended, and its Tailrace run in the working directory's store."""
 
     dag: Any
     dag_run: Any
@@ -63,8 +64,17 @@ class Ran:
 
     @property
     def journal(self) -> Journal:
-        (found,) = find_runs(LocalArtifactStore(STORE))
-        return found
+        """Of the one run that is there, or of several the one that this DAG run has begun."""
+        found = list(find_runs(LocalArtifactStore(STORE)))
+        if len(found) > 1:
+            found = [one for one in found if asked(one).native_id == self.dag_run.run_id]
+        (journal,) = found
+        return journal
+
+    @property
+    def asked(self) -> Run:
+        """What the run was asked for."""
+        return asked(self.journal)
 
     @property
     def end(self) -> RunEnd:
@@ -91,6 +101,12 @@ class Ran:
     def told(self) -> dict[str, Any]:
         """Of each record what must be the same on any engine, and how the run ended."""
         return told(self.journal)
+
+
+def asked(journal: Journal) -> Run:
+    record = journal.record()
+    assert record is not None
+    return record.run
 
 
 def told(journal: Journal) -> dict[str, Any]:
@@ -147,8 +163,8 @@ def clear(ran: Ran, *task_ids: str) -> Ran:
     return _go_on(ran.dag, scheduled, ran.dag_run.run_id)
 
 
-def run_because_of(dag: PipelineDag, *assets: Any) -> Ran:
-    """Run the DAG as the scheduler does when the newest event of each of these assets has triggered it."""
+def run_as_deployed(dag: PipelineDag, conf: Mapping[str, Any] | None = None, because_of: Sequence[Any] = ()) -> Ran:
+    """Run the DAG as one of a deployment and no test; as if the newest events of these assets had triggered it."""
     from airflow import settings
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.sdk import timezone
@@ -157,22 +173,33 @@ def run_because_of(dag: PipelineDag, *assets: Any) -> Ran:
 
     register(dag)
     scheduled, now = _as_scheduled(dag), timezone.utcnow()
+    kind = DagRunType.ASSET_TRIGGERED if because_of else DagRunType.MANUAL
+    by = DagRunTriggeredByType.ASSET if because_of else DagRunTriggeredByType.REST_API
+    assert settings.Session is not None
     session = settings.Session()
     dag_run = scheduled.create_dagrun(
-        run_id=f"asset_triggered__{now.isoformat()}",
+        run_id=f"{kind.value}__{now.isoformat()}",
         run_after=now,
-        run_type=DagRunType.ASSET_TRIGGERED,
-        triggered_by=DagRunTriggeredByType.ASSET,
+        run_type=kind,
+        triggered_by=by,
+        conf=dict(conf or {}),
         state="running",
         start_date=now,
         session=session,
     )
-    for asset in assets:
+    for asset in because_of:
         events = select(AssetEvent).join(AssetModel, AssetModel.id == AssetEvent.asset_id)
         newest = events.where(AssetModel.uri == asset.uri).order_by(AssetEvent.id.desc()).limit(1)
         dag_run.consumed_asset_events.append(session.scalars(newest).one())
     session.commit()
     return _go_on(dag, scheduled, dag_run.run_id)
+
+
+def links(ran: Ran, name: str) -> dict[str, str | None]:
+    """What Airflow's page of a task leads to; the task is named as in `Ran.states`."""
+    ti = ran.instances()[name]
+    task = _as_scheduled(ran.dag).task_dict[ti.task_id]
+    return {title: task.get_extra_links(ti, title) for title in task.operator_extra_link_dict}
 
 
 def _as_scheduled(dag: PipelineDag) -> Any:
@@ -189,6 +216,7 @@ def _go_on(dag: PipelineDag, scheduled: Any, run_id: str) -> Ran:
     from airflow.sdk.definitions.dag import _run_task
     from sqlalchemy import select
 
+    assert settings.Session is not None
     session = settings.Session()
     dag_run = session.scalars(select(DagRun).where(DagRun.run_id == run_id)).one()
     dag_run.dag = scheduled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from tailrace import Dataset, Metrics, Model, Pipeline, PipelineError, pipeline, step
 from tailrace.adapters.airflow import artifact_asset
 
-from .in_process import Ran, _as_scheduled, _go_on, as_dag, clear, run, run_because_of, run_pipeline
+from .in_process import Ran, as_dag, clear, links, run, run_as_deployed, run_pipeline
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.usefixtures("airflow_home")]
 
@@ -37,9 +36,9 @@ def making(name: str) -> Pipeline:
 
     @pipeline(name=name)
     def making(size: int = 3, rates: list[float] = [0.1, 0.2]) -> None:  # noqa: B006  # never changed
-        rows = load(size)
-        fit.partial(rows=rows.rows).map(rate=rates)
-        score(fit.with_options(name="final", outputs=["best"])(rows.rows, 0.3))
+        rows, _ = load(size)
+        fit.partial(rows=rows).map(rate=rates)
+        score(fit.with_options(name="final", outputs=["best"])(rows, 0.3))
 
     return making
 
@@ -82,8 +81,8 @@ def test_an_asset_is_asked_for_by_its_output_with_the_step_or_without() -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("roms", r"there is no Dataset or Model 'roms'. .*Did you mean 'load.rows'\?"),
-        ("score", r"there is no Dataset or Model 'score'. Known: load.rows, fit.model, final.best."),
+        ("lode.rows", r"there is no Dataset or Model 'lode.rows'. Did you mean 'load.rows'\? @ pipeline 'named'"),
+        ("score", r"there is no Dataset or Model 'score'. Known: final.best, fit.model, load.rows."),
         ("fit.rows", r"there is no Dataset or Model 'fit.rows'"),
     ],
 )
@@ -98,12 +97,12 @@ def test_an_output_that_several_steps_have_needs_its_step() -> None:
         load(1)
         load.with_options(name="more")(2)
 
-    with pytest.raises(PipelineError, match=r"several steps have 'rows'. Known: load.rows, more.rows"):
+    with pytest.raises(PipelineError, match=r"several steps have 'rows'; say which: load.rows, more.rows"):
         artifact_asset(twice, "rows")
     assert artifact_asset(twice, "more.rows").uri.endswith("/more/rows")
 
 
-def events(ran: Ran) -> dict[tuple[str, int], tuple[str, dict[str, Any]]]:
+def events(ran: Ran) -> dict[Any, tuple[str, dict[str, Any]]]:
     """By task and map index: the asset and what the event says."""
     from airflow.models.asset import AssetEvent
     from airflow.utils.session import create_session
@@ -155,9 +154,13 @@ def test_a_step_that_fails_or_is_skipped_has_no_event() -> None:
 def test_a_dag_that_consumes_assets_runs_when_they_are_new_unless_it_is_told_otherwise() -> None:
     made, user = making("made"), using("user")
     asset = artifact_asset(made, "best")
-    assert as_dag(user, consumes={"model": asset}).timetable.asset_condition is not None
-    assert as_dag(user, consumes={"model": asset}, schedule="@daily").timetable.summary == "0 0 * * *"
-    assert as_dag(user, consumes={"model": asset}, schedule=None).timetable.can_be_scheduled is False
+
+    def schedule(**options: Any) -> Any:
+        return as_dag(user, consumes={"model": asset}, **options).timetable
+
+    assert [found.uri for _, found in schedule().asset_condition.iter_assets()] == [asset.uri]
+    assert schedule(schedule="@daily").expression == "0 0 * * *"
+    assert schedule(schedule=None).can_be_scheduled is False
 
 
 def test_a_run_that_an_asset_triggered_takes_the_artifact_of_the_event() -> None:
@@ -165,71 +168,36 @@ def test_a_run_that_an_asset_triggered_takes_the_artifact_of_the_event() -> None
     asset = artifact_asset(made, "best")
     first = run_pipeline(made, {"run_id": "m1", "size": 4})
     dag = as_dag(using("triggered"), consumes={"model": asset})
-    ran = run_because_of(dag, asset)
+    ran = run_as_deployed(dag, because_of=[asset])
     assert ran.state == "success"
-    last = run_pipeline(made, {"run_id": "m2", "size": 5})  # newer, and not what the run was triggered by
-    again = clear(ran, "look", "look-again-" + key_digest(dag))
-    record = by_run(again)
-    assert record["params"]["model"]["uri"] == outcome(first)["final"].outputs["best"].uri
-    assert last.state == again.state == "success"
-
-
-def key_digest(dag: Any) -> str:
-    (name,) = [task_id for task_id in dag.task_dict if task_id.startswith("look-again-")]
-    return str(name).removeprefix("look-again-")
-
-
-def outcome(ran: Ran) -> dict[str, Any]:
-    """The records of this run, of the several that the store has."""
-    from tailrace import LocalArtifactStore
-    from tailrace.catalog.journal import find_runs
-
-    found = [journal for journal in find_runs(LocalArtifactStore(".tailrace/artifacts")) if native(journal) == ran.dag_run.run_id]
-    (journal,) = found
-    return {task.step: task for task in journal.tasks() if task.map_index is None}
-
-
-def native(journal: Any) -> str:
-    record = journal.record()
-    return str(record.run.native_id) if record else ""
-
-
-def by_run(ran: Ran) -> dict[str, Any]:
-    from tailrace import LocalArtifactStore
-    from tailrace.catalog.journal import find_runs
-
-    (found,) = [
-        journal.record()
-        for journal in find_runs(LocalArtifactStore(".tailrace/artifacts"))
-        if native(journal) == ran.dag_run.run_id
-    ]
-    assert found is not None
-    return {"params": dict(found.run.params)}
+    best = first.records["final"].outputs["best"]
+    assert ran.asked.params["model"]["uri"] == best.uri
+    run_pipeline(made, {"run_id": "m2", "size": 5})  # newer, and not what the run was triggered by
+    again = clear(ran)
+    assert again.state == "success"
+    assert again.records["look"].inputs == {"model": [best.id]}
 
 
 def test_a_run_that_is_started_by_hand_takes_the_newest_artifact_that_there_is() -> None:
     made = making("history")
     run_pipeline(made, {"run_id": "m1", "size": 4})
-    run_pipeline(made, {"run_id": "m2", "size": 5})
+    best = run_pipeline(made, {"run_id": "m2", "size": 5}).records["final"].outputs["best"]
     ran = run(as_dag(using("by hand"), consumes={"model": artifact_asset(made, "best")}))
     assert ran.state == "success"
-    assert by_run(ran)["params"]["model"]["uri"].endswith("/m2/models/final/best") or "/m2/" in by_run(ran)["params"]["model"]["uri"]
+    assert ran.asked.params["model"]["uri"] == best.uri
+    assert ran.records["look again"].inputs["model"] == [best.id]
+    run_pipeline(made, {"run_id": "m3", "size": 6})
+    assert clear(ran).state == "success"  # with the artifact that it began with, and no conflict
+    assert ran.records["look"].inputs["model"] == [best.id]
 
 
 def test_an_artifact_that_is_given_goes_before_any_event() -> None:
     made = making("explicit")
-    first = run_pipeline(made, {"run_id": "m1", "size": 4})
-    uri = first.records["final"].outputs["best"].uri
+    best = run_pipeline(made, {"run_id": "m1", "size": 4}).records["final"].outputs["best"]
     run_pipeline(made, {"run_id": "m2", "size": 5})
-    ran = run(as_dag(using("explicit user"), consumes={"model": artifact_asset(made, "best")}), {"model": uri})
+    ran = run(as_dag(using("explicit user"), consumes={"model": artifact_asset(made, "best")}), {"model": best.uri})
     assert ran.state == "success"
-    assert outcome(ran)["look"].inputs["model"] == [first_id(uri)]
-
-
-def first_id(uri: str) -> str:
-    from tailrace import LocalArtifactStore
-
-    return str(LocalArtifactStore(".tailrace/artifacts").ref(uri).id)
+    assert ran.records["look"].inputs["model"] == [best.id]
 
 
 def test_without_any_event_the_error_says_which_dag_to_run(capfd: pytest.CaptureFixture[str]) -> None:
@@ -239,7 +207,10 @@ def test_without_any_event_the_error_says_which_dag_to_run(capfd: pytest.Capture
     assert ran.states["look"] == "failed"
     assert {ti.try_number for name, ti in ran.instances().items() if name == "look"} == {1}
     said = re.sub(r"\s+", " ", capfd.readouterr().out)
-    assert "no artifact is given, and the asset 'never%20made/final/best' has no event yet; run the DAG that makes it" in said
+    assert (
+        "no artifact is given, and the asset 'never%20made/final/best' has no event yet; run the DAG that makes it"
+        in said
+    )
     assert "@ pipeline 'too early', parameter 'model'" in said
 
 
@@ -263,42 +234,17 @@ def test_two_assets_of_which_one_triggered_are_both_taken() -> None:
         count(model, rows)
 
     run_pipeline(made, {"run_id": "m1", "size": 4})
-    ran = run_because_of(as_dag(both, consumes={"model": best, "rows": rows}, schedule=[rows | best]), best)
+    dag = as_dag(both, consumes={"model": best, "rows": rows}, schedule=(rows | best))
+    ran = run_as_deployed(dag, because_of=[best])
     assert ran.state == "success"
+    assert ran.value("count") == "4 4"
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
-def links(ran: Ran, name: str) -> dict[str, str | None]:
-    """What Airflow's page of a task leads to."""
-    ti = ran.instances()[name]
-    task = _as_scheduled(ran.dag).task_dict[ti.task_id]
-    return {title: task.get_extra_links(ti, title) for title in task.operator_extra_link_dict}
-
-
-def linked(made: Pipeline, conf: dict[str, Any]) -> Ran:
-    """A run as in a deployment; of a test Airflow has no pages."""
-    from airflow import settings
-    from airflow.sdk import timezone
-    from airflow.utils.types import DagRunTriggeredByType, DagRunType
-
-    from tailrace.adapters.airflow.home import register
-
-    dag = as_dag(made)
-    register(dag)
-    scheduled, now = _as_scheduled(dag), timezone.utcnow()
-    session = settings.Session()
-    dag_run = scheduled.create_dagrun(
-        run_id=f"manual__{now.isoformat()}", run_after=now, run_type=DagRunType.MANUAL, conf=conf,
-        triggered_by=DagRunTriggeredByType.REST_API, state="running", start_date=now, session=session,
-    )
-    session.commit()
-    return _go_on(dag, scheduled, dag_run.run_id)
-
-
 def test_the_links_of_a_task_lead_to_its_artifacts_and_their_manifests() -> None:
-    ran = linked(making("links"), {"run_id": "r"})
+    ran = run_as_deployed(as_dag(making("links")), {"run_id": "r"})
     assert ran.state == "success"
     found = links(ran, "load")
     for output in ("rows", "count"):
@@ -315,18 +261,18 @@ def test_the_links_of_a_task_lead_to_its_artifacts_and_their_manifests() -> None
 
 def test_the_link_of_several_items_leads_to_the_folder_that_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "1")
-    ran = linked(making("many links"), {"run_id": "r"})
+    ran = run_as_deployed(as_dag(making("many links")), {"run_id": "r"})
     folder = ran.records["fit@0"].outputs["model"].uri.rpartition("/")[0]
     assert links(ran, "fit_0")["model"] == folder
 
 
-def test_the_links_of_every_task_lead_to_the_run_in_the_tracker(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_links_of_every_task_lead_to_the_run_in_the_tracker(project: Path) -> None:
     pytest.importorskip("mlflow")
-    (project / "tailrace.yaml").write_text(
-        "project: {name: tracked}\nplugins:\n  experiment_tracker: {type: mlflow}\n"
-    )
-    ran = linked(making("tracked"), {"run_id": "r", "rates": [0.5]})
+    (project / "tailrace.yaml").write_text("project: {name: tracked}\nplugins:\n  experiment_tracker: {type: mlflow}\n")
+    ran = run_as_deployed(as_dag(making("tracked")), {"run_id": "r", "rates": [0.5]})
     assert ran.state == "success"
-    assert re.fullmatch(r"run [0-9a-f]{32}: mlflow ui --backend-store-uri 'sqlite:///.*mlflow\.db'", ran.end.tracker_url)
+    assert re.fullmatch(
+        r"run [0-9a-f]{32}: mlflow ui --backend-store-uri 'sqlite:///.*mlflow\.db'", ran.end.tracker_url
+    )
     found = {name: links(ran, name)["experiment run"] for name in ("load", "fit_0", "final", "score")}
     assert set(found.values()) == {ran.end.tracker_url}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,23 +17,23 @@ from pathlib import Path
 import numpy as np
 from tailrace import Metrics, Model, current_run, pipeline, step
 
-@step(outputs="model", retries=2, retry_delay=0.1)
+@step(outputs="model", retries=3, retry_delay=0.1)
 def train(rate: float, name: str) -> Model:
     return Model({"rate": rate, "weights": np.arange(5.0)}, name=name, version="2026.1")
 
-@step(retries=2, airflow={"retry_delay": 0.1})
+@step(retries=3, airflow={"retry_delay": 0.1})
 def evaluate(model: Model) -> Metrics:
     return Metrics(accuracy=0.5, rate=model.data["rate"]).at_step(7)
 
-@step(retries=2, retry_delay=0.1)
+@step(retries=3, retry_delay=0.1)
 def folds(count: int) -> list[int]:
     return list(range(count))
 
-@step(outputs="part", retries=2, retry_delay=0.1)
+@step(outputs="part", retries=3, retry_delay=0.1)
 def each(fold: int) -> int:
     return fold * fold
 
-@step(retries=2, retry_delay=0.1)
+@step(retries=3, retry_delay=0.1)
 def slow(name: str) -> Model:
     folder = Path(current_run().run.root)
     if (folder / f"hold {name}").exists():
@@ -84,12 +83,10 @@ def kill_at(point, owner, name, after=False):
     original = getattr(owner, name)
     def killing(*args, **kwargs):
         result = original(*args, **kwargs) if after else None
-        if get_current_context()["params"]["run_id"] == point:
-            try:
-                (Path(__file__).parent / point).unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-            except FileNotFoundError:  # killed once already
-                pass
+        marker = Path(__file__).parent / str(get_current_context()["params"]["run_id"]) / point
+        if marker.exists():
+            marker.unlink()  # the next try comes further
+            os.kill(os.getpid(), signal.SIGKILL)
         return result if after else original(*args, **kwargs)
     setattr(owner, name, killing)
 
@@ -101,48 +98,63 @@ doomed = to_dag(pipeline("doomed"))
 POINTS = {
     "before the save": ("LocalArtifactStore", "stage"),
     "between two files": ("FileWriter", "write", True),
-    "before all files are digested": ("FileWriter", "finish"),
     "before the content is in place": ("LocalArtifactStore", "put_tree"),
     "before the manifest": ("LocalArtifactStore", "put_tree", True),
     "after the manifest": ("LocalArtifactStore", "publish", True),
     "before the registration": ("MlflowRegistry", "register"),
     "in the registration": ("MlflowRegistry", "_create", True),
     "after the registration": ("MlflowRegistry", "register", True),
+    "after the tracker's run is made": ("MlflowTracker", "_find_or_create", True),
     "before the metrics": ("MlflowTracker", "log_metrics"),
     "after the metrics": ("MlflowTracker", "log_metrics", True),
-    "after the tracker's run is made": ("MlflowTracker", "_find_or_create", True),
     "before the task's record": ("Journal", "write_task"),
     "before Airflow hears of it": ("execution", "announce"),
-    "before the run is closed": ("closing", "close_run"),
     "before the tracker's run is closed": ("MlflowTracker", "close_run"),
     "after the tracker's run is closed": ("MlflowTracker", "close_run", True),
     "after the run is closed": ("Journal", "close", True),
+    "before the count": ("Plan", "map_length"),
+    "after the count": ("Plan", "map_length", True),
 }
-COUNTING = {"before the count": ("Plan", "map_length"), "after the count": ("Plan", "map_length", True)}
+RUNS = {
+    "crashing 1": (
+        "before the save",
+        "before the manifest",
+        "before the metrics",
+        "before the tracker's run is closed",
+    ),
+    "crashing 2": (
+        "between two files",
+        "after the manifest",
+        "after the metrics",
+        "after the tracker's run is closed",
+    ),
+    "crashing 3": ("before the content is in place", "before the registration", "after the run is closed"),
+    "crashing 4": ("after the tracker's run is made", "in the registration"),
+    "crashing 5": ("after the registration", "before the task's record", "before Airflow hears of it"),
+    "fanning 1": ("before the count", "after the count"),
+}
+"""Where each run is killed, one point after the other: a task at most three times, and Airflow's own at most twice."""
 
 
 def _patches() -> str:
-    lines = []
-    for point, (owner, *rest) in (POINTS | COUNTING).items():
-        lines.append(f"kill_at({point!r}, {owner}, {', '.join(map(repr, rest))})")
-    return "\n".join(lines)
+    calls = [f"kill_at({point!r}, {owner}, *{rest})" for point, (owner, *rest) in POINTS.items()]
+    return "\n".join(calls)
 
 
 class Crashes:
-    """A run for each point, all at once; `native` are Airflow's ids of them."""
+    """The runs, all begun at once; `native` are Airflow's ids of them."""
 
     def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
         self.project = Project(airflow, "crashes", flow=FLOW, dags=DAGS.replace("POINTS", _patches()))
-        for point in POINTS | COUNTING:
-            (self.project.folder / point).touch()
-        dags = dict.fromkeys(POINTS, "crashing") | dict.fromkeys(COUNTING, "fanning")
-        self.native = {
-            point: airflow.trigger(dag, {"run_id": point, "name": f"net {number}"})
-            for number, (point, dag) in enumerate(dags.items())
-        }
-        self.dags = dags
-        self.names = {point: f"net {number}" for number, point in enumerate(dags)}
+        for run_id, points in RUNS.items():
+            (self.project.folder / run_id).mkdir()
+            for point in points:
+                (self.project.folder / run_id / point).touch()
+        self.native = {run_id: self.begin(run_id) for run_id in RUNS}
+
+    def begin(self, run_id: str) -> str:
+        return self.airflow.trigger(run_id.split()[0], {"run_id": run_id, "name": run_id})
 
 
 @pytest.fixture(scope="module")
@@ -150,22 +162,23 @@ def crashes(airflow_deployment: Airflow) -> Crashes:
     return Crashes(airflow_deployment)
 
 
-@pytest.mark.parametrize("point", [*POINTS, *COUNTING])
-def test_a_task_killed_anywhere_is_tried_again_and_leaves_what_inline_leaves(crashes: Crashes, point: str) -> None:
-    dag, native, name = crashes.dags[point], crashes.native[point], crashes.names[point]
-    crashes.project.succeeds(dag, native, 180)
-    assert not (crashes.project.folder / point).exists(), "nothing was killed"
-    assert max(task["try_number"] for task in crashes.airflow.task_instances(dag, native)) > 1
-    assert crashes.project.differences(dag, point, {"name": name}) == []
-    end, left = crashes.project.end(point), crashes.project.left(point).tracker
-    assert end.state == "completed"
+def test_every_point_is_one_at_which_a_run_is_killed() -> None:
+    assert sorted(POINTS) == sorted(point for points in RUNS.values() for point in points)
+
+
+@pytest.mark.parametrize("run_id", [pytest.param(run_id, id=", ".join(points)) for run_id, points in RUNS.items()])
+def test_a_run_whose_tasks_are_killed_leaves_what_inline_leaves(crashes: Crashes, run_id: str) -> None:
+    dag = run_id.split()[0]
+    crashes.project.succeeds(dag, crashes.native[run_id], 180)
+    assert list((crashes.project.folder / run_id).iterdir()) == []  # all were reached
+    assert crashes.project.differences(dag, run_id, {"name": run_id}) == []
+    assert crashes.project.end(run_id).state == "completed"
+    left = crashes.project.left(run_id).tracker
     assert [run["status"] for run in left["runs"]] == ["FINISHED"]
     if dag == "crashing":
         assert left["runs"][0]["metrics"] == {"accuracy": [[7, "0.5"]], "rate": [[7, "0.1"]]}
-        assert [(version["name"], version["tags"]["tailrace.version"]) for version in left["versions"]] == [
-            (name, "2026.1")
-        ]
-        assert left["numbers"] == {name: [1]}
+        assert [version["tags"]["tailrace.version"] for version in left["versions"]] == ["2026.1"]
+        assert left["numbers"] == {run_id: [1]}
 
 
 def test_a_task_killed_at_its_last_try_is_recorded_as_killed_and_the_run_as_failed(crashes: Crashes) -> None:
@@ -199,22 +212,22 @@ def test_a_step_is_run_again_when_what_executes_it_was_killed_even_beside_its_fi
 ) -> None:
     """A task that has only lost its master lives on: then two processes commit the same artifact at the same time."""
     airflow, folder = crashes.airflow, crashes.project.folder
-    name = "with tasks" if tasks else "alone"
-    (folder / f"hold {name}").touch()
-    native = airflow.trigger("holding", {"run_id": name, "name": name})
-    airflow.until("the first try has begun", (folder / f"{name} 1").exists, 60)
+    run_id = f"holding {'with tasks' if tasks else 'alone'}"
+    (folder / f"hold {run_id}").touch()
+    native = crashes.begin(run_id)
+    airflow.until("the first try has begun", lambda: _tries(folder, run_id), 60)
     executes = "celery worker" if airflow.executor == "CeleryExecutor" else "scheduler"
     airflow.kill(executes, tasks=tasks)
     airflow.restart(executes)
-    airflow.until("another try has begun", lambda: _tries(folder, name) > 1, 90)
-    (folder / f"go {name}").touch()
+    airflow.until("another try has begun", lambda: _tries(folder, run_id) > 1, 90)
+    (folder / f"go {run_id}").touch()
     crashes.project.succeeds("holding", native, 120)
-    assert crashes.project.differences("holding", name, {"name": name}) == []
-    left: Any = crashes.project.left(name).tracker
+    assert crashes.project.differences("holding", run_id, {"name": run_id}) == []
+    left = crashes.project.left(run_id).tracker
     assert [run["status"] for run in left["runs"]] == ["FINISHED"]
     assert left["runs"][0]["metrics"] == {"accuracy": [[7, "0.5"]], "rate": [[7, "0.0"]]}
-    assert left["numbers"] == {name: [1]}
+    assert left["numbers"] == {run_id: [1]}
 
 
-def _tries(folder: Path, name: str) -> int:
-    return len(list(folder.glob(f"{name} [0-9]")))
+def _tries(folder: Path, run_id: str) -> int:
+    return len(list(folder.glob(f"{run_id} [0-9]*")))

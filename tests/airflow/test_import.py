@@ -83,7 +83,9 @@ after = to_dag(heavy, dag_id="after", consumes={}, schedule=artifact_asset(heavy
 def python(code: str, *arguments: str, **env: str) -> str:
     """What a new process prints."""
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env}
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=env, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
 
@@ -166,9 +168,11 @@ def test_airflow_finds_the_dags_of_a_file_where_they_are(files: Path) -> None:
 
 def test_a_pipeline_that_cannot_be_a_dag_is_an_import_error_that_names_it(files: Path) -> None:
     (files / "heavy.py").unlink()
-    (files / "wrong.py").write_text(OURS.replace('dag = to_dag(heavy, schedule="@daily", stack="prod")', "").replace(
-        'consumes={}', 'consumes={"sise": artifact_asset(heavy, "final")}'
-    ))
+    (files / "wrong.py").write_text(
+        OURS.replace('dag = to_dag(heavy, schedule="@daily", stack="prod")', "").replace(
+            "consumes={}", 'consumes={"sise": artifact_asset(heavy, "final")}'
+        )
+    )
     (message,) = dag_bag(files).import_errors.values()
     assert "consumes names 'sise', which is no parameter. Did you mean 'size'? @ pipeline 'heavy'" in message
 

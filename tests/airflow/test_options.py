@@ -1,4 +1,4 @@
-"""What a step says of how it is to be run arrives at Airflow's task, a mapped one alike; what it does not say is Airflow's."""
+"""What a step says of how it is to be run arrives at its task, a mapped one alike; the rest is left to Airflow."""
 
 from __future__ import annotations
 
@@ -161,7 +161,9 @@ def test_the_dags_own_options_pass_through() -> None:
     assert dag.dagrun_timeout == timedelta(hours=1)
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, False), ({"schedule": None}, False), ({"schedule": "@daily"}, True)])
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, False), ({"schedule": None}, False), ({"schedule": "@daily"}, True)]
+)
 def test_a_dag_runs_on_a_schedule_only_when_it_is_given_one(given: dict[str, Any], expected: bool) -> None:
     assert made(dag=given).dag.timetable.can_be_scheduled is expected
 

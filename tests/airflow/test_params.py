@@ -1,4 +1,4 @@
-"""A pipeline's parameters are the DAG's, with a JSON schema that Airflow holds them to, and come back as what they were."""
+"""A pipeline's parameters are the DAG's, with a JSON schema that Airflow holds them to, and come back as they were."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_airflow_takes_what_the_annotation_allows_and_refuses_the_rest_before_th
 
     from tailrace.adapters.airflow.params import as_json
 
-    annotation, strategy, refused = ANNOTATIONS[name]
+    annotation, _, refused = ANNOTATIONS[name]
     made = taking(annotation)
     dag, plan = as_dag(made), made.plan()
     for value in EXAMPLES[name]:
@@ -257,7 +257,9 @@ def test_an_artifact_may_be_given_by_its_uri_or_its_reference() -> None:
 
 
 def test_a_default_that_is_no_json_is_named() -> None:
-    with pytest.raises(PipelineError, match=r"<object object at .*> is no JSON.* @ pipeline 'taking', parameter 'value'"):
+    with pytest.raises(
+        PipelineError, match=r"<object object at .*> is no JSON.* @ pipeline 'taking', parameter 'value'"
+    ):
         as_dag(taking(Any, object()))
 
 
@@ -291,7 +293,9 @@ def test_unknown_names_are_refused_by_the_first_task_with_the_nearest_known_one(
 
 def test_a_step_gets_the_values_of_its_types(capfd: pytest.CaptureFixture[str]) -> None:
     @step
-    def seen(colour: Colour, when: datetime, where: Path, pair: tuple[int, str], split: Split, perhaps: int | None) -> str:
+    def seen(
+        colour: Colour, when: datetime, where: Path, pair: tuple[int, str], split: Split, perhaps: int | None
+    ) -> str:
         return repr((colour, when.isoformat(), where, pair, split, perhaps))
 
     @pipeline

@@ -48,10 +48,10 @@ def test_what_is_drawn_is_data(figure: Any) -> None:
     left, right = drawn(figure)["axes"]
     assert (left["title"], left["x_label"], left["y_label"]) == ("Left", "x", "y")
     assert left["lines"][0]["label"] == "line"
-    assert left["lines"][0]["y"].tolist() == [4, 6, 5]
-    assert left["points"][0]["xy"].tolist() == [[1, 3], [2, 4]]
+    assert left["lines"][0]["y"] == [4, 6, 5]
+    assert left["points"][0]["xy"] == [[1, 3], [2, 4]]
     assert [bar[3] for bar in right["bars"]] == [1, 2]
-    assert right["images"][0].tolist() == [[0, 1], [2, 3]]
+    assert right["images"][0] == [[0, 1], [2, 3]]
     check_round_trip(drawn(figure))
 
 
@@ -65,7 +65,7 @@ def test_where_pickle_is_allowed_the_figure_comes_back_and_the_picture_stands_be
     assert (saved.metadata["width"], saved.metadata["height"]) == (150, 100)
     entries = {entry.path: entry for entry in writer.finish()}
     assert set(entries) == {"figure.json", "figure.png", "value.pkl"}
-    assert json.loads((tmp_path / "figure.json").read_text())["title"] == "All"
+    assert json.loads((tmp_path / "figure.json").read_text()) == drawn(figure)
 
     with pytest.raises(PickleNotAllowed):
         load("matplotlib", 1, FileReader(tmp_path, entries), saved.spec)
