@@ -1,8 +1,8 @@
 # Every target runs in .venv, which is made first, and again when pyproject.toml or the constraints change.
 #   make demo     the example pipeline, and where its results went
 #   make all      what CI runs: lint types test docs newest
-#   make test-celery  Airflow's tests on Celery and Redis, in an environment of its own
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
+#   make test-celery  those of Airflow's scheduler once more, on Celery and Redis
 # Another interpreter: make PYTHON=python3.12 (after `make clean`).
 
 .DEFAULT_GOAL := all
@@ -22,7 +22,7 @@ STAMP := $(VENV)/.installed
 PIP := python -m pip --disable-pip-version-check
 TAG = $(BIN)/python -c 'import sys; print("py%d%d" % sys.version_info[:2])'
 MYPY := ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
-EXTRAS := airflow,dev,all,docs
+EXTRAS := airflow,celery,dev,all,docs
 # Airflow and the newest Prefect cannot be in one environment, so there are two, each with its constraints.
 WITH := airflow
 # Hosts of package indexes and paths of one machine; in brackets, so that this line is not found itself.
@@ -57,11 +57,10 @@ NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
 newest:
 	$(MAKE) test $(NEWEST) ARGS="tests/adapters tests/cli $(ARGS)"
 
-# Airflow's tasks spread over a Celery worker by a real Redis, as a large deployment has it.
-CELERY := VENV=.venv-celery EXTRAS=airflow,celery,dev,all WITH=celery
+# A deployment whose tasks run in a Celery worker, through a Redis.
 test-celery: export AIRFLOW_TEST_EXECUTOR = CeleryExecutor
-test-celery:
-	$(MAKE) test $(CELERY) ARGS="tests/airflow/test_services.py tests/airflow/test_scheduler.py tests/airflow/test_crashes.py $(ARGS)"
+test-celery: $(STAMP)
+	$(BIN)/pytest tests/airflow/test_services.py tests/airflow/test_scheduler.py tests/airflow/test_crashes.py $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/pytest tests/docs $(ARGS)
@@ -96,5 +95,5 @@ constraints:
 	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST); fi
 
 clean:
-	rm -rf .venv .venv-newest .venv-celery build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

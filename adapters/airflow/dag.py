@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -209,14 +209,15 @@ def _add_counter(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> A
 
 
 def _add_task(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
+    said = task_options(node)
     options: dict[str, Any] = {
         "task_id": work.tasks[node.name],
         "dag": dag,
         "trigger_rule": _NONE_FAILED,
         "task_display_name": node.name,
-        "outlets": list(outlets(work.plan, node).values()),
-        "inlets": [] if node.upstream else list(work.consumes.values()),
-        **task_options(node),
+        **said,
+        "outlets": [*outlets(work.plan, node).values(), *_listed(said.get("outlets"))],
+        "inlets": [*(() if node.upstream else work.consumes.values()), *_listed(said.get("inlets"))],
         "work": work,
         "step": node.name,
         "outputs": tuple(output.name for output in node.outputs),
@@ -230,6 +231,10 @@ def _add_task(dag: DAG, work: Work, node: Node, made: Mapping[str, Any]) -> Any:
     for name in node.upstream:
         task.set_upstream(made[work.tasks[name]])
     return task
+
+
+def _listed(assets: Any) -> Sequence[Any]:
+    return assets if isinstance(assets, list | tuple) else [] if assets is None else [assets]
 
 
 def _without_params(task: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +40,7 @@ def run_task(task: StepTask, context: Any) -> dict[str, Any]:
         messages.results(node, task.span[0] if task.span else None)  # asked for first, since they name the stack, too
     with permanent(work):
         run = join(work, context, messages, first=not node.upstream)
-    ended = has_ended(run, context)
-    with close_after(work, run, context, node) if ended else _nothing():
+    with close_after(work, run, context, node) if has_ended(context) else nullcontext():
         if not node.upstream:
             begin_run(work.plan, run)
         done, reason = _run_items(task, node, replace(run, attempt=ti.try_number), messages)
@@ -183,15 +182,10 @@ def _run_items(
 
 def _run_one(task: StepTask, node: Node, run: Run, refs: Mapping[str, Any]) -> dict[str, ArtifactRef]:
     try:
-        with time_limit(node) if node.mapped else _nothing():
+        with time_limit(node) if node.mapped else nullcontext():
             return run_step(task.work.plan, node.name, run, refs)
     except AirflowTaskTimeout as error:
         raise time_out(node, run) from error
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 class _Log:

@@ -48,8 +48,8 @@ SETTINGS = {
     "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
     "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "SCHEDULER__JOB_HEARTBEAT_SEC": "1",
-    # How soon the work of a scheduler, a worker or a task that was killed is noticed, and begun again. Not sooner: where
-    # the machine is busy, a scheduler that is seconds late takes itself for dead, and kills all that it has started.
+    # How soon the work of a scheduler, a worker or a task that was killed is noticed, and begun again. Not sooner:
+    # on a busy machine, a scheduler that is seconds late takes itself for dead, and kills all that it has started.
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
     "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tailrace import Pipeline, PipelineError, pipeline, step
+from tailrace import Dataset, Pipeline, PipelineError, pipeline, step
 
 from .in_process import as_dag
 
@@ -118,6 +118,20 @@ def test_what_is_said_for_airflow_alone_wins(mapped: bool) -> None:
 def test_an_option_that_airflow_does_not_know_is_an_error_that_names_it_and_the_step(mapped: bool) -> None:
     with pytest.raises(PipelineError, match=r"'retrys', .* Did you mean 'retries'\? @ step 'work'"):
         made(mapped=mapped, airflow={"retrys": 1})
+
+
+@MAPPED
+def test_further_outlets_and_inlets_stand_beside_the_steps_own(mapped: bool) -> None:
+    from airflow.sdk import Asset
+
+    @step(outputs=["rows"], airflow={"outlets": [Asset("mine")], "inlets": Asset("yours")})
+    def work(x: int) -> Dataset:
+        return Dataset([x])
+
+    made = Pipeline("p", context={"x": [1, 2] if mapped else 1}).add_step(work, map_over="x" if mapped else ())
+    task = as_dag(made, consumes={"x": Asset("theirs")}).task_dict["work"]
+    assert [asset.name for asset in task.outlets] == ["p/work/rows", "mine"]
+    assert [asset.name for asset in task.inlets] == ["theirs", "yours"]
 
 
 def test_the_id_of_a_task_is_not_for_a_step_to_choose() -> None:

@@ -1,0 +1,144 @@
+"""The inputs of one task: what each parameter of its function receives, and the artifacts that these are."""
+
+from __future__ import annotations
+
+import inspect
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..core.annotations import allows_none, asset_type, concrete, item_type
+from ..core.assets import Asset
+from ..core.errors import IntegrityError, StepSkipped
+from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, Plan
+from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
+from ..core.step import Condition
+from ..core.typenames import type_name
+from ..routing.router import Router
+
+__all__ = ["load_inputs"]
+
+
+def load_inputs(
+    plan: Plan, node: Node, run: Run, refs: Mapping[str, Any], router: Router
+) -> tuple[dict[str, Any], tuple[Parent, ...]]:
+    """The arguments of one task, and the artifacts that they are.
+
+    Raises :class:`StepSkipped` where the condition does not hold or an input that is needed was skipped, before
+    anything else is loaded.
+    """
+    _check_condition(node, run, refs, router)
+    absent = dict(_absent(node, run, refs))
+    arguments = dict(absent)
+    parents: list[Parent] = []
+    for name, binding in node.bindings.items():
+        if name in absent:
+            continue
+        own = name in node.mapped
+        wanted = node.step.annotations.get(name)
+        if isinstance(binding, Fixed):
+            found, value = None, binding.value
+        elif isinstance(binding, FromParam):
+            value = run.params[binding.name]
+            found = _named(value, router) if plan.params[binding.name].is_artifact else None
+        else:
+            found, value = _present(refs[name]), None
+        parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in _flat(found)]
+        if name == CONDITION:
+            continue
+        if found is None:
+            arguments[name] = value[run.map_index] if own else value
+        elif own and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
+            value = router.load(found)[0]
+            items = value.data if isinstance(value, Asset) else value  # one list, of which this task has an item
+            arguments[name] = items[run.map_index]
+        else:
+            arguments[name] = _loaded(found, wanted, router)
+    return arguments, tuple(parents)
+
+
+def _check_condition(node: Node, run: Run, refs: Mapping[str, Any], router: Router) -> None:
+    """Raise :class:`StepSkipped`, saying what the condition's value is, unless the condition holds."""
+    binding = node.bindings.get(CONDITION)
+    if binding is None:
+        return
+    if isinstance(binding, FromOutput):
+        if refs[CONDITION] is None:
+            raise StepSkipped(f"upstream step {binding.node!r} was skipped")
+        value = _adapt(*router.load(refs[CONDITION]), None)
+    else:
+        value = run.params[binding.name] if isinstance(binding, FromParam) else getattr(binding, "value", None)
+    try:
+        holds = Condition(value, node.equals).holds()
+    except (TypeError, ValueError) as error:
+        what = f"a {type_name(type(value))}, which is neither"
+        raise TypeError(f"The step {node.name!r} runs only if {node.condition}, but that is {what}: {error}") from error
+    if not holds:
+        raise StepSkipped(f"it runs only if {node.condition}; it is {reprlib.repr(value)}")
+
+
+def _absent(node: Node, run: Run, refs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The inputs that were skipped, with their default, or None where that is allowed.
+
+    Raises :class:`StepSkipped` for one that is needed. Of a list, all must have been skipped.
+    """
+    for name, sources in node.sources.items():
+        gathered = isinstance(node.bindings[name], Gather)
+        own = gathered and name in node.mapped
+        absent = refs[name] is None or (gathered and not own and not _present(refs[name]))
+        if not absent or name == CONDITION:
+            continue
+        declared = node.step.parameters.get(name)
+        if declared is not None and declared.default is not inspect.Parameter.empty:
+            yield name, declared.default
+        elif allows_none(node.step.annotations.get(name)):
+            yield name, None
+        else:
+            source = sources[run.map_index or 0 if own else 0]
+            raise StepSkipped(f"upstream step {source.node!r} was skipped")
+
+
+def _present(refs: Any) -> Any:
+    """The references without those of what was skipped."""
+    return [_present(ref) for ref in refs if ref is not None] if isinstance(refs, list) else refs
+
+
+def _flat(refs: Any) -> Iterator[ArtifactRef]:
+    if isinstance(refs, list):
+        for ref in refs:
+            yield from _flat(ref)
+    elif refs is not None:
+        yield refs
+
+
+def _loaded(refs: Any, wanted: Any, router: Router) -> Any:
+    if isinstance(refs, list):
+        return [_loaded(ref, item_type(wanted), router) for ref in refs]
+    return _adapt(*router.load(refs), wanted)
+
+
+def _named(value: Any, router: Router) -> ArtifactRef | None:
+    """The artifact that a parameter's value stands for, as it is now; None for a value that stands for itself."""
+    named = named_artifact(value)
+    if named is None:
+        return None
+    uri, digest = named
+    ref = router.store_of(uri).ref(uri)
+    if digest and ref.digest != digest:
+        raise IntegrityError(f"The artifact at {uri} has the digest {ref.digest}; the run was given {digest}.")
+    return ref
+
+
+def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:
+    """The value as the parameter's annotation asks for it: an artifact type, or what it holds."""
+    declared = asset_type(wanted)
+    if value is None:
+        return None
+    if declared is not None:
+        return value if isinstance(value, declared) else declared.wrap(value, manifest.name)
+    if not isinstance(value, Asset):
+        return value
+    plain = concrete(wanted) if wanted is not None else None
+    if plain is None:
+        return value.data if manifest.bare else value
+    return value if isinstance(value, plain) else value.data
