@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     ".core": (
-        "Artifact ArtifactRef Asset Checkpoint Dataset FeatureSet Metrics Model Parameters Pipeline Prompt Report "
-        "RunResult TailraceError context pipeline step"
+        "Artifact ArtifactRef Asset Checkpoint Dataset FeatureSet Metrics Model Parameters Pipeline Prompt Ref "
+        "Report RunResult TailraceError context pipeline step"
     ),
     ".core.errors": (
         "ArtifactNotFound AssetError ConfigError DestinationError IntegrityError InvalidKey LoadError "
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .core import Parameters as Parameters
     from .core import Pipeline as Pipeline
     from .core import Prompt as Prompt
+    from .core import Ref as Ref
     from .core import Report as Report
     from .core import RunResult as RunResult
     from .core import TailraceError as TailraceError

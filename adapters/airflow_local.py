@@ -31,13 +31,14 @@ def run_here(
     Parameters go through Airflow as JSON, as they would in a deployment. Raises :class:`~tailrace.ConfigError` in a
     process that has imported Airflow already, with a home of its own.
     """
-    _make_home()
+    file = Path(_make_home().name, "pipeline.py")
+    file.write_text(f"# The pipeline {plan.name!r}, whose DAG was made without a file.\n")
     from .airflow.dag import make_dag
     from .airflow.params import as_json
     from .airflow.tasks import Here
 
     here = Here(stack, on_event)
-    dag = make_dag(plan, stack.root / "pipeline.py", here=here)
+    dag = make_dag(plan, file, here=here)
     dag.test(run_conf={**as_json(plan, params), "run_id": run_id or new_run_id(), "stack": stack.name})
     if not here.results:
         raise (

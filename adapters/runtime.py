@@ -238,7 +238,8 @@ def close_run(
         if isinstance(error, BaseException):
             error.add_note(str(trouble))
     error = error or refusal
-    failed = next((task.step for task in tasks if task.state == "failed"), "")
+    lost = {task.step for task in tasks if task.state == "failed"}
+    failed = next((node.name for node in plan.nodes if node.name in lost), "")
     shown = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error or ""
     end = RunEnd(state, datetime.now(UTC).isoformat(), seconds, shown, failed if state != "completed" else "", url)
     journal.close(end, tasks)

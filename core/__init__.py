@@ -17,6 +17,7 @@ from .assets import (
 from .errors import TailraceError
 from .pipeline import Pipeline, context, pipeline
 from .plan import Plan
+from .ref import Ref
 from .refs import ArtifactRef, Manifest, Route, Run
 from .results import RunResult
 from .step import Step, step
@@ -35,6 +36,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "Prompt",
+    "Ref",
     "Report",
     "Route",
     "Run",

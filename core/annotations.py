@@ -16,8 +16,20 @@ from datetime import datetime, time, timedelta, timezone
 from typing import Any
 
 from .assets import Asset
+from .ref import Ref
+from .refs import named_artifact
 
-__all__ = ["allows_none", "asset_type", "canonical", "compatible", "concrete", "conforms", "describe", "item_type"]
+__all__ = [
+    "allows_none",
+    "asset_type",
+    "canonical",
+    "compatible",
+    "concrete",
+    "conforms",
+    "describe",
+    "item_type",
+    "pointed",
+]
 
 _NUMBERS: dict[type, tuple[type, ...]] = {float: (int,), complex: (int, float)}  # PEP 484's numeric tower
 
@@ -26,7 +38,15 @@ def describe(annotation: Any) -> str:
     """The annotation as a reader knows it."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__qualname__
-    return str(annotation).replace("typing.", "")
+    return re.sub(rf"\btyping\.|\b{re.escape(__package__)}\.\w+\.", "", str(annotation))
+
+
+def pointed(annotation: Any) -> Any:
+    """``T`` for ``Ref[T]``, also where that is optional or annotated; None for what takes a loaded value."""
+    for part in _members(annotation):
+        if part is Ref or typing.get_origin(part) is Ref:
+            return next(iter(typing.get_args(part)), Any)
+    return None
 
 
 def asset_type(annotation: Any) -> type[Asset] | None:
@@ -47,19 +67,26 @@ def _asset_types(kind: type[Asset]) -> typing.Iterator[type[Asset]]:
         yield from _asset_types(sub)
 
 
-def _union(annotation: Any) -> tuple[Any, ...]:
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; what is no union is its only one."""
     if typing.get_origin(annotation) is typing.Annotated:
-        return _union(typing.get_args(annotation)[0])
+        return _members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(part for member in typing.get_args(annotation) for part in _union(member))
+        return tuple(part for member in typing.get_args(annotation) for part in _members(member))
     return (annotation,)
+
+
+def _union(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union; of a ``Ref[T]`` those of ``T``, since the value behind it must fit all the same."""
+    parts = _members(annotation)
+    return tuple(inner for part in parts for inner in (_union(pointed(part)) if pointed(part) is not None else (part,)))
 
 
 def allows_none(annotation: Any) -> bool:
     """Whether an annotation says that None is a value of it: ``Model | None``, also as text."""
     if isinstance(annotation, str):
         return bool(re.search(r"\bNone\b|\bOptional\b", annotation))
-    return type(None) in _union(annotation)
+    return type(None) in _members(annotation)
 
 
 def concrete(annotation: Any) -> type | None:
@@ -75,11 +102,13 @@ def concrete(annotation: Any) -> type | None:
 
 
 def item_type(annotation: Any) -> Any:
-    """The annotation of one item of a list or tuple type; unknown (``Parameter.empty``) for anything else."""
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (list, tuple, typing.Sequence, Sequence) and args and (len(args) == 1 or args[1:] == (Ellipsis,)):
-        return args[0]
-    return inspect.Parameter.empty
+    """The annotation of one item of a list or tuple type, also an optional one; unknown (``Parameter.empty``) else."""
+    found = []
+    for part in _members(annotation):
+        origin, args = typing.get_origin(part), typing.get_args(part)
+        if origin in (list, tuple, typing.Sequence, Sequence) and args and (len(args) == 1 or args[1:] == (Ellipsis,)):
+            found.append(args[0])
+    return found[0] if len(found) == 1 else inspect.Parameter.empty
 
 
 def compatible(given: Any, wanted: Any) -> bool:
@@ -109,8 +138,12 @@ def _fits(given: Any, wanted: Any) -> bool:
 
 
 def conforms(value: Any, annotation: Any) -> bool:
-    """Whether a parameter's value is of the annotated type, as far as the annotation is plain Python."""
-    return any(_value_fits(value, part) for part in _union(annotation))
+    """Whether a parameter's value is of the annotated type, as far as the annotation is plain Python.
+
+    Of a ``Ref`` it may be what names an artifact, too.
+    """
+    named = pointed(annotation) is not None and named_artifact(value) is not None
+    return named or any(_value_fits(value, part) for part in _union(annotation))
 
 
 def canonical(value: Any, annotation: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from .errors import AssetError
@@ -105,6 +105,11 @@ class Asset:
         """The asset that :meth:`to_parts` took apart. Keys of the header that are not known here are ignored."""
         known = {"name", "version", "metadata", "tags", *cls.fields}
         return cls(data, **{key: value for key, value in header.items() if key in known})
+
+    @classmethod
+    def narrowed(cls, header: Mapping[str, Any], columns: Sequence[Any]) -> dict[str, Any]:
+        """The header for data of which only these columns are there."""
+        return dict(header)
 
     def _copy(self, **changes: Any) -> Self:
         twin = copy.copy(self)

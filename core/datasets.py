@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from operator import not_
 from pathlib import Path
@@ -70,6 +70,20 @@ class Dataset(Asset):
 
     def __bool__(self) -> bool:
         return True  # also when it is empty, or its length unknown
+
+    @classmethod
+    def narrowed(cls, header: Mapping[str, Any], columns: Sequence[Any]) -> dict[str, Any]:
+        """The header with the schema and the statistics of these columns."""
+        found = super().narrowed(header, columns)
+        names = list(map(str, columns))
+        if found.get("schema"):
+            found["schema"] = {name: found["schema"][name] for name in names if name in found["schema"]}
+        if found.get("statistics"):
+            known = found["statistics"] = dict(found["statistics"])
+            known |= {"columns": len(names)} if "columns" in known else {}
+            if "by_column" in known:
+                known["by_column"] = {name: known["by_column"][name] for name in names if name in known["by_column"]}
+        return found
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str], *, name: str | None = None, **options: Any) -> Self:
@@ -158,6 +172,13 @@ class FeatureSet(Dataset):
         ]
         if missing:
             raise AssetError(f"{self!r} has no column {missing[0]!r}. It has: {', '.join(self.schema or ())}.")
+
+    @classmethod
+    def narrowed(cls, header: Mapping[str, Any], columns: Sequence[Any]) -> dict[str, Any]:
+        """The header without the entities and the timestamp that are not among these columns."""
+        found = super().narrowed(header, columns)
+        found["entities"] = [name for name in found.get("entities", ()) if name in columns]
+        return found if found.get("timestamp") in columns else {**found, "timestamp": None}
 
     @property
     def features(self) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, overload
 
-from .annotations import asset_type, compatible, describe, item_type
+from .annotations import asset_type, compatible, describe, item_type, pointed
 from .errors import PipelineError, Problem, did_you_mean
 from .plan import CONDITION, Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
 from .step import TRUTHY, Condition, Inputs, Step, tracing
@@ -434,11 +434,17 @@ def _fit(node: Node, parameter: str, producer_is_mapped: bool, given: Any, wante
     """Whether an output fits a parameter, as the task will receive it, and how its type is shown."""
     gathered = isinstance(node.bindings[parameter], Gather)
     if parameter not in node.mapped and (gathered or producer_is_mapped):
-        takes_list = asset_type(wanted) is None and (compatible(list, wanted) or compatible(tuple, wanted))
+        one = asset_type(wanted) is not None or pointed(wanted) is not None
+        takes_list = not one and (compatible(list, wanted) or compatible(tuple, wanted))
         wanted = item_type(item_type(wanted)) if gathered and producer_is_mapped else item_type(wanted)
         return takes_list and compatible(given, wanted), f"list[{describe(given)}]"
+    whole = f"one artifact, {describe(given)}, of which no part is an artifact of its own"
     if parameter in node.mapped and not gathered and not producer_is_mapped:
+        if pointed(wanted) is not None:
+            return False, whole
         return compatible(item_type(given), wanted), describe(given)
+    if pointed(item_type(wanted)) is not None:
+        return False, whole
     return compatible(given, wanted), describe(given)
 
 

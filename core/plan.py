@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
-from .annotations import asset_type, canonical, conforms, describe
+from .annotations import asset_type, canonical, conforms, describe, pointed
 from .errors import PipelineError, Problem, did_you_mean
 from .refs import ArtifactRef
 from .step import TRUTHY, Output, Step
@@ -77,8 +77,8 @@ class Param:
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is annotated as an artifact type, so that a run may be given the reference of one."""
-        return asset_type(self.annotation) is not None
+        """Whether it is annotated as an artifact type or a ``Ref``, so that a run may be given a reference."""
+        return asset_type(self.annotation) is not None or pointed(self.annotation) is not None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import typing
 from typing import Any
 
-from .annotations import asset_type
+from .annotations import asset_type, pointed
 from .assets import Asset
 from .errors import MaterializationError
 
@@ -37,6 +37,8 @@ def routing_names(kind: Any) -> list[str]:
     ``kind`` is a class or an annotation; what is no class has no names and falls to the default rule.
     """
     declared = asset_type(kind)
+    target = pointed(kind)
+    kind = kind if target is None else target
     plain = declared or (kind if isinstance(kind, type) else typing.get_origin(kind))
     if not isinstance(plain, type) or plain is inspect.Parameter.empty or plain is Any:
         return []

@@ -6,17 +6,18 @@ schema as text: an extension type that is not registered where the file is loade
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from ..core.errors import MaterializationError
-from .base import Spec
+from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 
-__all__ = ["ArrowMaterializer", "read_ipc", "write_ipc"]
+__all__ = ["ArrowMaterializer", "ipc_schema", "read_ipc", "read_ipc_columns", "write_ipc"]
 
 
 class ArrowMaterializer:
@@ -36,12 +37,7 @@ class ArrowMaterializer:
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The object, over the verified bytes, without a copy."""
         table = read_ipc(files)
-        found = str(table.schema.remove_metadata())
-        if found != spec["schema"]:
-            raise MaterializationError(
-                "it comes back with another schema; register its extension types first. "
-                f"Saved:\n{spec['schema']}\nHere:\n{found}"
-            )
+        _check_schema(table.schema, spec)
         if spec["kind"] == "Table":
             return table
         if spec["kind"] == "Schema":
@@ -52,6 +48,20 @@ class ArrowMaterializer:
         if spec["kind"] == "Scalar":
             return column[0]
         return column if spec["kind"] == "ChunkedArray" else column.combine_chunks()
+
+    def load_columns(self, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:
+        """These columns of a Table or RecordBatch; of one name that several columns have, all."""
+        if spec["kind"] not in ("Table", "RecordBatch"):
+            raise MaterializationError(f"it is a {spec['kind']}, which has no columns to choose from")
+        path = files.path("data.arrow")
+        schema = ipc_schema(path)
+        _check_schema(schema, spec)
+        check_columns(columns, schema.names)
+        places = [place for name in columns for place in schema.get_all_field_indices(name)]
+        table = read_ipc_columns(path, places)
+        if spec["kind"] == "Table":
+            return table
+        return table.combine_chunks().to_batches()[0] if table.num_rows else _no_rows(table.schema)
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Rows, types, nulls and bytes; of a scalar its type, of a schema its fields."""
@@ -83,6 +93,29 @@ def write_ipc(files: FileWriter, table: pa.Table) -> None:
 def read_ipc(files: FileReader) -> pa.Table:
     """The table of :func:`write_ipc`, over the verified bytes."""
     return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(files.read("data.arrow")))).read_all()
+
+
+def ipc_schema(path: Path) -> pa.Schema:
+    """The schema of a file of :func:`write_ipc`, without its data."""
+    with pa.OSFile(str(path)) as file:
+        return pa.ipc.open_file(file).schema
+
+
+def read_ipc_columns(path: Path, places: Sequence[int]) -> pa.Table:
+    """The columns at these places of a verified file of :func:`write_ipc`, in this order; no others are read."""
+    options = pa.ipc.IpcReadOptions(included_fields=sorted(places))
+    with pa.OSFile(str(path)) as file:
+        table = pa.ipc.open_file(file, options=options).read_all()
+    return table.select([sorted(places).index(place) for place in places])
+
+
+def _check_schema(schema: pa.Schema, spec: Mapping[str, Any]) -> None:
+    found = str(schema.remove_metadata())
+    if found != spec["schema"]:
+        raise MaterializationError(
+            "it comes back with another schema; register its extension types first. "
+            f"Saved:\n{spec['schema']}\nHere:\n{found}"
+        )
 
 
 def _is_clean(column: pa.ChunkedArray) -> bool:

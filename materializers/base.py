@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ..core.errors import MaterializationError
 from .files import FileReader, FileWriter
 
-__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec", "Unsavable"]
+__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec", "Tabular", "Unsavable", "check_columns"]
 
 Spec = dict[str, Any]
 
@@ -73,3 +73,25 @@ class Container(Materializer, Protocol):
     def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember) -> Any:
         """Like ``load``, for what :meth:`save_with` wrote."""
         ...
+
+
+@runtime_checkable
+class Tabular(Materializer, Protocol):
+    """A materializer some of whose values have columns, of which a few can be loaded without the others."""
+
+    def load_columns(self, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:
+        """What :meth:`load` gives, with these columns only, in this order. No column is named twice.
+
+        Raises :class:`~tailrace.MaterializationError` for a value without columns, and, by :func:`check_columns`, for
+        columns that it does not have.
+        """
+        ...
+
+
+def check_columns(columns: Sequence[Any], known: Iterable[Any]) -> None:
+    """Raise :class:`~tailrace.MaterializationError`, naming them, for columns that are not known."""
+    names = list(known)
+    missing = [name for name in columns if name not in names]
+    if missing:
+        has = ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise MaterializationError(f"it has no column {', '.join(map(repr, missing))}. It has: {has or 'none'}")

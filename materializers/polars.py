@@ -7,14 +7,14 @@ A LazyFrame is run and streamed into the file; it comes back as a scan of the ve
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
 
 from ..core.errors import MaterializationError
 from ..core.typenames import type_name
-from .base import Spec
+from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 
 __all__ = ["PolarsMaterializer"]
@@ -53,11 +53,21 @@ class PolarsMaterializer:
         file = files.path(_FILE)
         if spec["kind"] == "LazyFrame":
             return pl.scan_parquet(file, glob=False, hive_partitioning=False)
-        frame = pl.read_parquet(file, glob=False, hive_partitioning=False)
-        for flag, descending in (("ascending", False), ("descending", True)):
-            columns = [frame.to_series(place) for place in spec.get(flag, ())]
-            frame = frame.with_columns(column.set_sorted(descending=descending) for column in columns)
+        frame = _flagged(pl.read_parquet(file, glob=False, hive_partitioning=False), spec, None)
         return frame.to_series() if spec["kind"] == "Series" else frame
+
+    def load_columns(self, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:
+        """These columns of a DataFrame; of a LazyFrame a scan of them."""
+        if spec["kind"] == "Series":
+            raise MaterializationError("it is a Series, which has no columns to choose from")
+        file = files.path(_FILE)
+        scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+        known = scan.collect_schema().names()
+        check_columns(columns, known)
+        if spec["kind"] == "LazyFrame":
+            return scan.select(columns)
+        frame = pl.read_parquet(file, columns=list(columns), glob=False, hive_partitioning=False).select(columns)
+        return _flagged(frame, spec, known)
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Rows, bytes, dtypes, nulls, minimum and maximum of numbers and times; of a LazyFrame the dtypes only."""
@@ -105,6 +115,15 @@ def _problem(dtype: Any) -> str | None:
     if isinstance(dtype, pl.BaseExtension):
         return f"polars has no stable format for the extension type {dtype}; return the column's .ext.storage()"
     return None
+
+
+def _flagged(frame: pl.DataFrame, spec: Mapping[str, Any], known: list[str] | None) -> pl.DataFrame:
+    """The frame with its flags of being sorted; ``known`` are the columns of the file, where these are not all."""
+    for flag, descending in (("ascending", False), ("descending", True)):
+        names = [(known or frame.columns)[place] for place in spec.get(flag, ())]
+        columns = [frame[name] for name in names if name in frame.columns]
+        frame = frame.with_columns(column.set_sorted(descending=descending) for column in columns)
+    return frame
 
 
 def _sorted(frame: pl.DataFrame) -> Spec:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, get_origin
 from weakref import ref
@@ -313,10 +313,17 @@ class MaterializerRegistry:
             raise MaterializationError(f"the spec of the materializer {chosen.name!r} is not plain JSON: {spec!r}")
         return spec
 
-    def load(self, materializer: str, version: int, files: FileReader, spec: Mapping[str, Any]) -> Any:
-        """The value that :meth:`save` wrote. Raises MaterializationError, naming the artifact, when it cannot be made.
+    def load(
+        self,
+        materializer: str,
+        version: int,
+        files: FileReader,
+        spec: Mapping[str, Any],
+        columns: Sequence[Any] | None = None,
+    ) -> Any:
+        """The value that :meth:`save` wrote, or these columns of it.
 
-        A format that executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
+        Raises MaterializationError, naming the artifact, when it cannot be made or has no such columns. A format that executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
         """
         chosen = self.by_name(materializer)
         if version > chosen.version:
@@ -335,6 +342,8 @@ class MaterializerRegistry:
 
         load_with = getattr(chosen, "load_with", None)
         try:
+            if columns is not None:
+                return _load_columns(chosen, files, spec, columns)
             return load_with(files, spec, load_member) if load_with else chosen.load(files, spec)
         except MaterializationError as error:
             if files.label in str(error):
@@ -346,6 +355,13 @@ class MaterializerRegistry:
             raise MaterializationError(
                 f"The artifact {files.label} cannot be loaded by {materializer!r}: {type(error).__name__}: {error}"
             ) from error
+
+
+def _load_columns(chosen: Materializer, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:
+    load_columns = getattr(chosen, "load_columns", None)  # a Tabular's
+    if load_columns is None:
+        raise MaterializationError(f"values of the materializer {chosen.name!r} have no columns to choose from")
+    return load_columns(files, spec, columns)
 
 
 def _top(cls: type) -> str:
@@ -397,9 +413,15 @@ def save(value: Any, files: FileWriter, *, label: str = "value") -> Saved:
     return default_registry.save(value, files, label=label)
 
 
-def load(materializer: str, version: int, files: FileReader, spec: Mapping[str, Any]) -> Any:
+def load(
+    materializer: str,
+    version: int,
+    files: FileReader,
+    spec: Mapping[str, Any],
+    columns: Sequence[Any] | None = None,
+) -> Any:
     """:meth:`MaterializerRegistry.load` of the default registry."""
-    return default_registry.load(materializer, version, files, spec)
+    return default_registry.load(materializer, version, files, spec, columns)
 
 
 def choose(kind: Any) -> Choice:

@@ -6,6 +6,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -253,36 +254,19 @@ class ArtifactStore(ABC):
 
     def publish(self, staged: Staged, key: str, labels: Labels) -> ArtifactRef:
         """Commit what was staged at a key: the content first, the manifest last. The same again is a no-op."""
-        header = dict(staged.header)
-        version = header.pop("version", None)
-        user = labels.user_metadata
-        manifest = Manifest(
-            id=labels.id,
-            name=header.get("name") or labels.name,
-            type=labels.type or staged.type,
-            materializer=staged.saved.materializer,
-            materializer_version=staged.saved.materializer_version,
-            digest=staged.digest,
-            content=content_segment(staged.digest),
-            files=staged.files,
-            created=datetime.now(UTC).isoformat(),
-            spec=staged.saved.spec,
-            metadata=_metadata(staged, header),
-            wrapper=staged.wrapper,
-            bare=labels.bare,
-            version=version,
-            user_metadata=None if user is None else encode(dict(user)),
-            tags={**header.get("tags", {}), **labels.tags},
-            producer=labels.producer,
-            parents=labels.parents,
-        )
-        data = _dump(manifest)
+        try:
+            manifest = _manifest(staged, labels)
+            data = _dump(manifest)
+        except BaseException:
+            self.discard_staging(staged.directory)
+            raise
         self.put_tree(staged.directory, f"{key}/{manifest.content}", staged.files)
         before = self._read_or_none(f"{key}/{MANIFEST}")
         if before is not None:
-            old = Manifest.from_dict(orjson.loads(before))
-            if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
-                manifest, data = old, before
+            with suppress(IntegrityError):  # a damaged one is replaced
+                old = self._parse(key, before)
+                if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
+                    manifest, data = old, before
         if data is not before:
             self.replace(f"{key}/{MANIFEST}", data)
         return self._ref(key, manifest, data, staged.saved.length)
@@ -300,7 +284,7 @@ class ArtifactStore(ABC):
         data = self._read_or_none(f"{key}/{MANIFEST}")
         if data is None:
             raise self._not_found(key)
-        manifest = Manifest.from_dict(orjson.loads(data))
+        manifest = self._parse(key, data)
         return self._ref(key, manifest, data, manifest.metadata.get("length"))
 
     def key(self, path: str | os.PathLike[str]) -> str:
@@ -338,9 +322,12 @@ class ArtifactStore(ABC):
                 f"The manifest of {self.uri(key)} is not the one that was handed over: it was damaged, or another run "
                 "saved at the same path. Nothing was loaded. Run the step that made it again."
             )
+        return self._parse(key, data)
+
+    def _parse(self, key: str, data: bytes) -> Manifest:
         try:
             return Manifest.from_dict(orjson.loads(data))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"The manifest of {self.uri(key)} cannot be read: {error}") from error
 
     def _not_found(self, key: str) -> ArtifactNotFound:
@@ -359,6 +346,33 @@ class ArtifactStore(ABC):
             name=manifest.name,
             length=length,
         )
+
+
+def _manifest(staged: Staged, labels: Labels) -> Manifest:
+    """What is written beside the content."""
+    header = dict(staged.header)
+    version = header.pop("version", None)
+    user = labels.user_metadata
+    return Manifest(
+        id=labels.id,
+        name=header.get("name") or labels.name,
+        type=labels.type or staged.type,
+        materializer=staged.saved.materializer,
+        materializer_version=staged.saved.materializer_version,
+        digest=staged.digest,
+        content=content_segment(staged.digest),
+        files=staged.files,
+        created=datetime.now(UTC).isoformat(),
+        spec=staged.saved.spec,
+        metadata=_metadata(staged, header),
+        wrapper=staged.wrapper,
+        bare=labels.bare,
+        version=version,
+        user_metadata=None if user is None else encode(dict(user)),
+        tags={**header.get("tags", {}), **labels.tags},
+        producer=labels.producer,
+        parents=labels.parents,
+    )
 
 
 def _metadata(staged: Staged, header: Mapping[str, Any]) -> dict[str, Any]:

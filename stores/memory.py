@@ -75,7 +75,10 @@ class MemoryArtifactStore(ArtifactStore):
     def create(self, key: str, data: bytes) -> bool:
         """Write unless there is one."""
         with _LOCK:
-            return self._files.setdefault(key, data) is data
+            if key in self._files:
+                return False
+            self._files[key] = data
+            return True
 
     def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
         """Write over whatever is there."""

@@ -90,9 +90,9 @@ def make_dag(
     **dag_options: Any,
 ) -> PipelineDag:
     """:func:`to_dag` of a plan, for a file; ``here`` is what a run in this process has settled already."""
-    _check(plan, consumes, schedule)
     if schedule is _UNSET:
         schedule = list(consumes.values()) or None
+    _check(plan, consumes, schedule)
     dag = PipelineDag(
         dag_id=dag_id or key(plan.name),
         schedule=schedule,
@@ -117,8 +117,13 @@ def _check(plan: Plan, consumes: Mapping[str, Asset], schedule: Any) -> None:
         for name in consumes
         if name not in plan.params
     ]
+    problems += [
+        Problem(f"consumes gives {name!r} an artifact; annotate that parameter as one, such as Dataset or Model", place)
+        for name in consumes
+        if name in plan.params and not plan.params[name].is_artifact
+    ]
     required = [name for name, param in plan.params.items() if param.required and name not in consumes]
-    if required and schedule is not _UNSET and schedule is not None:
+    if required and schedule is not None:
         what = f"it runs on a schedule, and nobody gives the parameters {', '.join(required)}; give them defaults"
         problems.append(Problem(what, place))
     if problems:

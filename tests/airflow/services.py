@@ -231,6 +231,8 @@ class Airflow:
         server.ensure_pgdata_inited()
         with (self.folder / "postgresql" / "postgresql.conf").open("a") as conf:
             conf.write("fsync = off\nmax_connections = 200\n")  # it need not outlive a crash of the machine
+            # A killed scheduler's connection lives on in the tasks that it has forked, with the locks that it held.
+            conf.write("idle_in_transaction_session_timeout = 10000\n")
         server.start()
         self._stack.callback(server.cleanup)
         return str(server.get_uri(driver="psycopg2"))

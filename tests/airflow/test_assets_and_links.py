@@ -158,7 +158,7 @@ def test_a_dag_that_consumes_assets_runs_when_they_are_new_unless_it_is_told_oth
     def schedule(**options: Any) -> Any:
         return as_dag(user, consumes={"model": asset}, **options).timetable
 
-    assert [found.uri for _, found in schedule().asset_condition.iter_assets()] == [asset.uri]
+    assert list(schedule().asset_condition.objects) == [asset]
     assert schedule(schedule="@daily").expression == "0 0 * * *"
     assert schedule(schedule=None).can_be_scheduled is False
 
@@ -219,6 +219,25 @@ def test_a_parameter_that_an_asset_gives_may_be_left_out_on_a_schedule() -> None
     as_dag(using("on time"), consumes={"model": asset}, schedule="@daily")
     with pytest.raises(PipelineError, match="nobody gives the parameters model"):
         as_dag(using("on time"), schedule="@daily")
+
+
+def test_a_parameter_that_is_no_artifact_cannot_take_one() -> None:
+    asset = artifact_asset(making("no artifact"), "best")
+    with pytest.raises(PipelineError, match=r"consumes gives 'size' an artifact; annotate .* @ pipeline 'no artifact'"):
+        as_dag(making("no artifact"), consumes={"size": asset})
+
+
+def test_what_no_asset_gives_needs_a_default_where_assets_start_the_runs() -> None:
+    @pipeline(name="half given")
+    def half_given(model: Model, rate: float) -> None:
+        score(model)
+
+    asset = artifact_asset(making("no artifact"), "best")
+    with pytest.raises(
+        PipelineError, match="nobody gives the parameters rate; give them defaults @ pipeline 'half given'"
+    ):
+        as_dag(half_given, consumes={"model": asset})
+    assert as_dag(half_given, consumes={"model": asset}, schedule=None).params["model"] is None
 
 
 def test_two_assets_of_which_one_triggered_are_both_taken() -> None:

@@ -125,11 +125,12 @@ def test_further_outlets_and_inlets_stand_beside_the_steps_own(mapped: bool) -> 
     from airflow.sdk import Asset
 
     @step(outputs=["rows"], airflow={"outlets": [Asset("mine")], "inlets": Asset("yours")})
-    def work(x: int) -> Dataset:
+    def work(x: int, base: Dataset | None) -> Dataset:
         return Dataset([x])
 
-    made = Pipeline("p", context={"x": [1, 2] if mapped else 1}).add_step(work, map_over="x" if mapped else ())
-    task = as_dag(made, consumes={"x": Asset("theirs")}).task_dict["work"]
+    context = {"x": [1, 2] if mapped else 1, "base": None}
+    made = Pipeline("p", context=context).add_step(work, map_over="x" if mapped else ())
+    task = as_dag(made, consumes={"base": Asset("theirs")}).task_dict["work"]
     assert [asset.name for asset in task.outlets] == ["p/work/rows", "mine"]
     assert [asset.name for asset in task.inlets] == ["theirs", "yours"]
 
