@@ -24,6 +24,9 @@ _WHERE = {
     ".stores.base": "ArtifactStore",
     ".stores.local": "LocalArtifactStore",
     ".stores.memory": "MemoryArtifactStore",
+    ".stores.s3": "S3ArtifactStore",
+    ".stores.gcs": "GCSArtifactStore",
+    ".stores.azure": "AzureArtifactStore",
     ".stores.build": "build_artifact_store",
     ".materializers.registry": "materializer_for",
     ".routing.stacks": "use_stack",
@@ -72,10 +75,13 @@ if TYPE_CHECKING:
     from .core.load import load_pipeline as load_pipeline
     from .materializers.registry import materializer_for as materializer_for
     from .routing.stacks import use_stack as use_stack
+    from .stores.azure import AzureArtifactStore as AzureArtifactStore
     from .stores.base import ArtifactStore as ArtifactStore
     from .stores.build import build_artifact_store as build_artifact_store
+    from .stores.gcs import GCSArtifactStore as GCSArtifactStore
     from .stores.local import LocalArtifactStore as LocalArtifactStore
     from .stores.memory import MemoryArtifactStore as MemoryArtifactStore
+    from .stores.s3 import S3ArtifactStore as S3ArtifactStore
 
 __all__ = ["__version__", *sorted(_MODULE_OF)]  # pyright: ignore[reportUnsupportedDunderAll]
 

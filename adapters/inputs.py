@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..core.annotations import allows_none, asset_type, concrete, item_type
+from ..core.annotations import allows_none, asset_type, concrete, item_type, pointed
 from ..core.assets import Asset
 from ..core.errors import IntegrityError, StepSkipped
 from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, Plan
+from ..core.ref import Ref
 from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
 from ..core.step import Condition
 from ..core.typenames import type_name
+from ..materializers.files import FileReader
 from ..routing.router import Router
 
 __all__ = ["load_inputs"]
@@ -22,7 +25,7 @@ __all__ = ["load_inputs"]
 def load_inputs(
     plan: Plan, node: Node, run: Run, refs: Mapping[str, Any], router: Router
 ) -> tuple[dict[str, Any], tuple[Parent, ...]]:
-    """The arguments of one task, and the artifacts that they are.
+    """The arguments of one task, and the artifacts that they are: loaded, or a handle where a ``Ref`` is asked for.
 
     Raises :class:`StepSkipped` where the condition does not hold or an input that is needed was skipped, before
     anything else is loaded.
@@ -36,18 +39,19 @@ def load_inputs(
             continue
         own = name in node.mapped
         wanted = node.step.annotations.get(name)
-        if isinstance(binding, Fixed):
-            found, value = None, binding.value
-        elif isinstance(binding, FromParam):
-            value = run.params[binding.name]
-            found = _named(value, router) if plan.params[binding.name].is_artifact else None
+        lazy = pointed(wanted) is not None
+        if isinstance(binding, Fixed | FromParam):
+            value = binding.value if isinstance(binding, Fixed) else run.params[binding.name]
+            value = value[run.map_index] if own else value
+            is_artifact = isinstance(binding, FromParam) and plan.params[binding.name].is_artifact
+            found = _named(value, router) if lazy or is_artifact else None
         else:
             found, value = _present(refs[name]), None
         parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in _flat(found)]
         if name == CONDITION:
             continue
         if found is None:
-            arguments[name] = value[run.map_index] if own else value
+            arguments[name] = Ref.of(value, name) if lazy and value is not None else value
         elif own and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
             value = router.load(found)[0]
             items = value.data if isinstance(value, Asset) else value  # one list, of which this task has an item
@@ -114,7 +118,36 @@ def _flat(refs: Any) -> Iterator[ArtifactRef]:
 def _loaded(refs: Any, wanted: Any, router: Router) -> Any:
     if isinstance(refs, list):
         return [_loaded(ref, item_type(wanted), router) for ref in refs]
+    target = pointed(wanted)
+    if target is not None:
+        return Ref(refs, _Stored(router, refs, target))
     return _adapt(*router.load(refs), wanted)
+
+
+class _Stored:
+    """What a :class:`Ref` stands for: an artifact in a store of the stack."""
+
+    def __init__(self, router: Router, ref: ArtifactRef, wanted: Any) -> None:
+        self._router = router
+        self._ref = ref
+        self._wanted = wanted
+        self._files: FileReader | None = None
+
+    def manifest(self) -> Manifest:
+        return self._router.store_of(self._ref.uri).manifest(self._ref)
+
+    def path(self, file: str) -> Path:
+        if self._files is None:  # one copy, where the store is not local
+            self._files = self._router.store_of(self._ref.uri).reader(self._ref)[0]
+        return self._files.path(file)
+
+    def load(self, columns: Sequence[Any] | None) -> Any:
+        return _adapt(*self._router.load(self._ref, columns), self._wanted)
+
+    def close(self) -> None:
+        if self._files is not None:
+            self._router.store_of(self._ref.uri).release_tree(self._files.directory)
+            self._files = None
 
 
 def _named(value: Any, router: Router) -> ArtifactRef | None:

@@ -33,7 +33,7 @@ from prefect.settings import (
 from prefect.states import Completed
 from prefect.utilities.annotations import opaque
 
-from ..core.annotations import asset_type
+from ..core.annotations import asset_type, pointed
 from ..core.errors import PipelineError, Problem, StepSkipped, did_you_mean
 from ..core.pipeline import Pipeline
 from ..core.plan import Node, Plan
@@ -168,10 +168,11 @@ def _signature(plan: Plan) -> inspect.Signature:
 def _plain(annotation: Any) -> Any:
     """The annotation for Prefect's schema; one that could not be resolved to a type says nothing.
 
-    Nor does an artifact type, whose parameter is given as a reference or a URI.
+    Nor does an artifact type or a ``Ref``, whose parameter is given as a reference or a URI.
     """
-    unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str) or asset_type(annotation) is not None
-    return Any if unknown else annotation
+    unknown = annotation is inspect.Parameter.empty or isinstance(annotation, str)
+    artifact = asset_type(annotation) is not None or pointed(annotation) is not None
+    return Any if unknown or artifact else annotation
 
 
 def _run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> None:

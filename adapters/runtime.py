@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
+from ..core.annotations import pointed
 from ..core.assets import Asset
 from ..core.errors import DestinationError, MaterializationError, StepFailed, StepSkipped, StepTimeout
 from ..core.plan import Fixed, FromParam, Node, Plan
+from ..core.ref import Ref, handles
 from ..core.refs import ArtifactRef, Parent, Run, named_artifact
 from ..core.results import Outputs, RunResult, StepResult, TaskRecord
 from ..core.typenames import type_name
@@ -137,11 +139,12 @@ def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, A
     for node in plan.nodes:
         for name, declared in node.step.parameters.items():
             binding = node.bindings.get(name)
-            if isinstance(binding, FromParam):
-                named = named_artifact(params[binding.name]) if plan.params[binding.name].is_artifact else None
-                yield f"{node.name}.{name}", named[0] if named else params[binding.name]
-            elif isinstance(binding, Fixed):
-                yield f"{node.name}.{name}", binding.value
+            if isinstance(binding, FromParam | Fixed):
+                lazy = pointed(node.step.annotations.get(name)) is not None
+                value = binding.value if isinstance(binding, Fixed) else params[binding.name]
+                lazy = lazy or (isinstance(binding, FromParam) and plan.params[binding.name].is_artifact)
+                named = named_artifact(value) if lazy else None
+                yield f"{node.name}.{name}", named[0] if named else value
             elif binding is None and declared.default is not declared.empty:
                 yield f"{node.name}.{name}", declared.default
 
@@ -161,17 +164,23 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     record = TaskRecord(step, run.map_index, "completed", started, 0.0, run.attempt, native_id=run.native_id)
     begin = time.perf_counter()
     handle: RunHandle | None = None
+    lent: list[Ref[Any]] = []
     try:
         emit(StepEvent("started", step, run.map_index, run.run_id))
         arguments, parents = load_inputs(plan, node, run, refs, router)
+        lent += (found for argument in arguments.values() for found in handles(argument))
         task = Task(run, step, node.step.code_version, plan.version, parents)
         record = replace(record, load=time.perf_counter() - begin, inputs=_ids(parents))
         middle = time.perf_counter()
         handle = RunHandle(router, task)
-        with entered(handle):
-            returned = _call(node, arguments)
+        try:
+            with entered(handle):
+                values = _split(node, _call(node, dict(arguments)))
+        finally:
+            for lazy in lent:
+                lazy.release()
+            arguments.clear()  # what the step does not return is free before its outputs are written
         record = replace(record, compute=time.perf_counter() - middle)
-        values = _split(node, returned)
         done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
         record = _completed(record, done, handle)
     except StepSkipped as skipped:
@@ -183,6 +192,9 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
         shown = f"{type(error).__name__}: {error}"
         _finish(router, run, replace(record, state=state, error=shown, seconds=time.perf_counter() - begin))
         raise
+    finally:
+        for lazy in lent:
+            lazy.close()
     _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
     return dict(record.outputs)
 
@@ -313,16 +325,21 @@ def _split(node: Node, returned: Any) -> dict[str, Any]:
     """The returned value by output."""
     names = [output.name for output in node.outputs]
     if len(names) == 1:
-        return {names[0]: returned}
+        return {names[0]: _value(returned)}
     if isinstance(returned, Mapping) and not isinstance(returned, Asset) and set(returned) == set(names):
-        return {name: returned[name] for name in names}
+        return {name: _value(returned[name]) for name in names}
     if isinstance(returned, tuple | list) and len(returned) == len(names):
-        return dict(zip(names, returned, strict=True))
+        return dict(zip(names, map(_value, returned), strict=True))
     shown = f"{type_name(type(returned))}" + (f" of {len(returned)}" if isinstance(returned, tuple | list) else "")
     raise MaterializationError(
         f"The step {node.name!r} declares {len(names)} outputs ({', '.join(names)}) but returned a {shown}. "
         "Return a tuple of as many values, or a dict with these keys."
     )
+
+
+def _value(returned: Any) -> Any:
+    """What is to be stored; a handle that is handed on stands for its value."""
+    return returned.load() if isinstance(returned, Ref) else returned
 
 
 # --- the record -----------------------------------------------------------------------------------------------------

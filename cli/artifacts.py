@@ -166,6 +166,7 @@ def _copy(store: ArtifactStore, key: str, manifest: Manifest, target: Path) -> N
                 copied = Path(aside, entry.path)
                 copied.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / entry.path, copied)
+        store.release_tree(source)
         FileReader(Path(aside), {entry.path: entry for entry in manifest.files}, label=store.uri(key)).path()
         if not manifest.files:
             target.mkdir(exist_ok=True)

@@ -30,6 +30,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "arrow": ("pyarrow",),
     "sklearn": ("scikit-learn", "skops"),
     "postgres": ("psycopg",),
+    "azure": ("adlfs",),
     "airflow": ("apache-airflow",),
 }
 """The packages of the plain install (``""``) and of each extra, as pyproject.toml has them."""
@@ -40,7 +41,7 @@ _NEEDS = {
     "mlflow": ("mlflow",),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
-    "gs": ("gcsfs",),
+    "azure": ("adlfs",),
 }
 _PATIENCE = 5.0  # seconds to wait for a server
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 from .annotations import asset_type, compatible, describe, item_type, pointed
 from .errors import PipelineError, Problem, did_you_mean
 from .plan import CONDITION, Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
+from .ref import Ref
 from .step import TRUTHY, Condition, Inputs, Step, tracing
 
 if TYPE_CHECKING:
@@ -350,6 +351,7 @@ class _Trace:
         return found if len(found) > 1 else found[0]
 
     def _binding(self, value: Any) -> Binding:
+        value = _behind(value)
         if isinstance(value, _StandIn):
             return value.binding
         if isinstance(value, list | tuple) and value and all(isinstance(item, _StandIn) for item in value):
@@ -360,6 +362,13 @@ class _Trace:
             what = "a list may hold outputs of steps only; pass other values as arguments of their own"
             raise PipelineError("The pipeline cannot be planned", [Problem(what, repr(value))])
         return Fixed(value)
+
+
+def _behind(value: Any) -> Any:
+    """The value without a handle around it, or around its items: what is wired is what that stands for."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_behind, value))
+    return value.load() if isinstance(value, Ref) else value
 
 
 def _holds_stand_in(value: Any) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Generic, Protocol, Self, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 from .asset import Asset, kind_of
 from .errors import ArtifactNotFound, MaterializationError
 from .refs import ArtifactRef, Manifest
 
-__all__ = ["Ref", "Source", "released"]
+__all__ = ["Ref", "Source", "handles"]
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 _UNLOADED = object()
 
@@ -31,6 +32,10 @@ class Source(Protocol):
         """The value, or these columns of it, verified."""
         ...
 
+    def close(self) -> None:
+        """Give back what :meth:`path` has brought here."""
+        ...
+
 
 class Ref(Generic[T_co]):
     """A handle on an artifact. Nothing but its reference is read before something is asked for.
@@ -45,10 +50,13 @@ class Ref(Generic[T_co]):
         self._manifest: Manifest | None = None
         self._value: Any = _UNLOADED
 
-    @classmethod
-    def of(cls, value: Any, name: str = "") -> Self:
-        """A handle on a value in memory, to call a step's function by hand. It has no files and no metadata."""
-        return cls(ArtifactRef("", "", "", "", kind_of(value), name), _Held(value))
+    @staticmethod
+    def of(value: T, name: str = "") -> Ref[T]:
+        """A handle on a value in memory, to call a step by hand. It has no files and no metadata.
+
+        In a ``@pipeline`` function a handle on an output stands for the output.
+        """
+        return Ref(ArtifactRef("", "", "", "", kind_of(value), name), _Held(value))
 
     @property
     def uri(self) -> str:
@@ -120,6 +128,11 @@ class Ref(Generic[T_co]):
         """Let the loaded value go; the next :meth:`load` reads it again. Nothing happens where none is held."""
         self._value = _UNLOADED
 
+    def close(self) -> None:
+        """Release the value, and what was copied for :attr:`path`: done for you once the step's outputs are stored."""
+        self.release()
+        self._source.close()
+
     def _read_manifest(self) -> Manifest:
         if self._manifest is None:
             self._manifest = self._source.manifest()
@@ -129,13 +142,13 @@ class Ref(Generic[T_co]):
         return f"Ref(name={self.name!r}, type={self.type!r}, uri={self.uri!r})"
 
 
-def released(argument: Any) -> None:
-    """Release the handles that an argument is or, being a list, holds: the step that received them has ended."""
+def handles(argument: Any) -> Iterator[Ref[Any]]:
+    """The handles that an argument is or, being a list of them, holds."""
     if isinstance(argument, Ref):
-        argument.release()
+        yield argument
     elif type(argument) is list and argument and isinstance(argument[0], Ref | list):
         for item in argument:
-            released(item)
+            yield from handles(item)
 
 
 def _checked(columns: Sequence[Any]) -> list[Any]:
@@ -162,6 +175,9 @@ class _Held:
 
     def load(self, columns: Sequence[Any] | None) -> Any:
         return self._value if columns is None else _select(self._value, columns)
+
+    def close(self) -> None:
+        """There is nothing to give back."""
 
 
 def _select(value: Any, columns: Sequence[Any]) -> Any:

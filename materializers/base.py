@@ -90,8 +90,8 @@ class Tabular(Materializer, Protocol):
 
 def check_columns(columns: Sequence[Any], known: Iterable[Any]) -> None:
     """Raise :class:`~tailrace.MaterializationError`, naming them, for columns that are not known."""
-    names = list(known)
+    names = dict.fromkeys(known)
     missing = [name for name in columns if name not in names]
     if missing:
-        has = ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        has = ", ".join(map(repr, list(names)[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise MaterializationError(f"it has no column {', '.join(map(repr, missing))}. It has: {has or 'none'}")

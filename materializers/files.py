@@ -224,11 +224,17 @@ class FileReader:
         self.label = label or str(directory)
         self._entries = entries
         self._prefix = ""
+        self._lent = [False]  # shared with the readers of inner folders
+
+    @property
+    def lent(self) -> bool:
+        """Whether a path was handed over, from which the value may go on reading."""
+        return self._lent[0]
 
     def within(self, folder: str) -> FileReader:
         """The same reader, one folder deeper: for the members of a container."""
         inner = FileReader(self.directory, self._entries, allow_pickle=self.allow_pickle, label=self.label)
-        inner._prefix = f"{self._prefix}{folder}/"
+        inner._prefix, inner._lent = f"{self._prefix}{folder}/", self._lent
         return inner
 
     def names(self) -> list[str]:
@@ -261,6 +267,7 @@ class FileReader:
     def path(self, name: str = "") -> Path:
         """The local path of a verified file, or of a folder whose files are all verified (``""``: the artifact's)."""
         full = (self._prefix + name).rstrip("/")
+        self._lent[0] = True
         if full in self._entries:
             members = [self._entries[full]]
         else:

@@ -11,7 +11,7 @@ sub-folders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
 from ..core.typenames import type_name
-from .arrow import read_ipc, write_ipc
-from .base import Spec
+from .arrow import ipc_schema, read_ipc, read_ipc_columns, write_ipc
+from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 from .numpy_scalars import cell
 from .pandas_columns import decode_column, encode_column
@@ -61,7 +61,11 @@ class PandasMaterializer:
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The object, over verified bytes."""
-        return _SheetReader(files, spec["format"]).value()
+        return _SheetReader.whole(files, spec["format"]).value()
+
+    def load_columns(self, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:
+        """These columns of a DataFrame, with its index; of one label that several columns have, all."""
+        return _SheetReader.narrowed(files, spec["format"], columns).value()
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Rows, the dtype of each column, nulls of those that have any, bytes (of object columns the pointers only)."""
@@ -271,11 +275,44 @@ def _repetitive(table: pa.Table) -> list[str]:
 class _SheetReader:
     """Makes the object of one file again."""
 
-    def __init__(self, files: FileReader, form: str) -> None:
+    def __init__(self, files: FileReader, about: Spec) -> None:
         self._files = files
+        self._about = about
+        self._columns: Iterator[Any] = iter(())
+        self._labels: Any = None
+
+    @classmethod
+    def whole(cls, files: FileReader, form: str) -> _SheetReader:
         table = _read_parquet(files) if form == "parquet" else read_ipc(files)
-        self._about: Spec = loads(table.schema.metadata[_KEY])
-        self._columns = iter(table.columns)
+        reader = cls(files, loads(table.schema.metadata[_KEY]))
+        reader._columns = iter(table.columns)
+        return reader
+
+    @classmethod
+    def narrowed(cls, files: FileReader, form: str, columns: Sequence[Any]) -> _SheetReader:
+        """Of a frame, the columns with these labels; of the file no others are read, but for the index."""
+        path = files.path(f"data.{form}")
+        schema = pq.read_schema(path) if form == "parquet" else ipc_schema(path)
+        reader = cls(files, loads(schema.metadata[_KEY]))
+        about = reader._about
+        if about["kind"] != "frame":
+            raise MaterializationError(f"it is a {about['kind']}, which has no columns to choose from")
+        labels = reader._apart(about["labels"])
+        places: dict[Any, list[int]] = {}
+        for place, label in enumerate(labels):
+            places.setdefault(label, []).append(place)
+        check_columns(columns, places)
+        chosen = [place for label in columns for place in places[label]]
+        needed = [*chosen, *range(len(labels), len(schema))]
+        reader._about = {**about, "columns": [about["columns"][place] for place in chosen]}
+        reader._labels = labels.take(chosen)
+        if form == "parquet":
+            names = [schema.names[place] for place in needed]
+            table = pq.ParquetFile(path).read(columns=names).select(names)  # "a" would bring "a.b" along
+        else:
+            table = read_ipc_columns(path, needed)
+        reader._columns = iter(table.columns)
+        return reader
 
     def value(self) -> Any:
         about = self._about
@@ -289,7 +326,7 @@ class _SheetReader:
             value = pd.DataFrame(
                 {place: _column(array, index) for place, array in enumerate(arrays)}, index=index, copy=False
             )
-            value.columns = self._apart(about["labels"])
+            value.columns = self._apart(about["labels"]) if self._labels is None else self._labels
         value.attrs = decode(about.get("attrs", {}))
         return value.set_flags(allows_duplicate_labels=False) if "unique_labels" in about else value
 
@@ -298,7 +335,7 @@ class _SheetReader:
 
     def _apart(self, spec: Mapping[str, Any]) -> Any:
         if "folder" in spec:
-            return _SheetReader(self._files.within(spec["folder"]), spec["format"]).value()
+            return _SheetReader.whole(self._files.within(spec["folder"]), spec["format"]).value()
         return self._axis(spec)
 
     def _axis(self, spec: Mapping[str, Any]) -> Any:

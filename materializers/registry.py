@@ -323,7 +323,8 @@ class MaterializerRegistry:
     ) -> Any:
         """The value that :meth:`save` wrote, or these columns of it.
 
-        Raises MaterializationError, naming the artifact, when it cannot be made or has no such columns. A format that executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
+        Raises MaterializationError, naming the artifact, when it cannot be made or has no such columns. A format that
+        executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
         """
         chosen = self.by_name(materializer)
         if version > chosen.version:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -109,9 +109,9 @@ class Router:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def load(self, ref: ArtifactRef) -> tuple[Any, Manifest]:
-        """The value behind a reference, verified, and its manifest."""
-        return self.store_of(ref.uri).load_with_manifest(ref)
+    def load(self, ref: ArtifactRef, columns: Sequence[Any] | None = None) -> tuple[Any, Manifest]:
+        """The value behind a reference, or these columns of a table, verified, and its manifest."""
+        return self.store_of(ref.uri).load_with_manifest(ref, columns)
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,39 @@ class MemoryStore(_Strict):
     bucket: str = Field(default=DEFAULT, description="Stores of one bucket share their artifacts.")
 
 
+class _Bucket(_Strict):
+    bucket: str = Field(min_length=3, description="Its name; on Azure the container's.")
+    prefix: str = Field(default="tailrace", description="The folder below which everything is; '' for none.")
+    endpoint_url: str | None = Field(
+        default=None, description="Of a compatible server or an emulator. Credentials come from the environment."
+    )
+    retries: int = Field(
+        default=5, ge=0, le=100, description="How often a request that failed for a passing reason is repeated."
+    )
+    concurrency: int = Field(default=16, ge=1, le=256, description="How many requests are under way at once.")
+
+
+class S3Store(_Bucket):
+    """Artifacts in an S3 bucket, or in one of a compatible server."""
+
+    type: Literal["s3"]
+    region: str | None = Field(default=None, description="Default: that of the environment or the profile.")
+
+
+class GcsStore(_Bucket):
+    """Artifacts in a bucket of Google Cloud Storage."""
+
+    type: Literal["gcs"]
+    project: str | None = Field(default=None, description="Default: that of the credentials.")
+
+
+class AzureStore(_Bucket):
+    """Artifacts in a container of Azure Blob Storage."""
+
+    type: Literal["azure"]
+    account: str | None = Field(default=None, description="Default: AZURE_STORAGE_ACCOUNT_NAME.")
+
+
 class LocalOrchestrator(_Strict):
     """The Prefect engine, in this process."""
 
@@ -146,6 +179,9 @@ _PlugIn = Tag("<plug-in>")
 Store = Annotated[
     Annotated[LocalStore, Tag("<local>")]
     | Annotated[MemoryStore, Tag("<memory>")]
+    | Annotated[S3Store, Tag("<s3>")]
+    | Annotated[GcsStore, Tag("<gcs>")]
+    | Annotated[AzureStore, Tag("<azure>")]
     | Annotated[Plugged, _PlugIn, _plugged("store")],
     Discriminator(_tag("store")),
 ]

@@ -38,12 +38,14 @@ LOCAL_PATH = ".tailrace/artifacts"
 
 BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "orchestrator": ("local", "inline", "airflow"),
-    "store": ("local", "memory"),
+    "store": ("local", "memory", "s3", "gcs", "azure"),
     "tracker": ("mlflow",),
     "registry": ("mlflow",),
     "deployer": (),
 }
 """The component types that come with Tailrace; others come through the entry points named here."""
+_BUCKETS = {"s3": "s3", "gs": "gcs", "az": "azure"}
+_SCHEMES = {"memory": "memory", **_BUCKETS}
 GROUPS: Mapping[str, str] = {
     "orchestrator": "tailrace.orchestrators",
     "store": "tailrace.stores",
@@ -293,24 +295,28 @@ def default_store(written: Component | None, fallback: Component | None = None) 
 
 def storage_type(text: str) -> str:
     """The type of the store that a path or URI names."""
-    return "memory" if text.startswith("memory://") else "local"
+    return _SCHEMES.get(text.partition("://")[0], LOCAL) if "://" in text else LOCAL
 
 
 def storage(text: str, place: str, written: str) -> Component:
     """The store that a path or URI names; ``written`` is the text before variables were expanded.
 
-    Raises :class:`~tailrace.ConfigError` for a URI that is neither of a folder here nor of memory.
+    Raises :class:`~tailrace.ConfigError` for a URI of another scheme, or of another machine's folder.
     """
     from urllib.parse import unquote, urlsplit
 
+    from ..stores.build import in_bucket
+
     kind, shown = storage_type(text), {"uri": mask(written)}
-    if kind == "memory":
-        bucket = unquote(text.removeprefix("memory://").strip("/"))
-        return Component(kind, {"bucket": bucket or DEFAULT}, place, shown)
+    if kind != LOCAL:
+        return Component(kind, in_bucket(text), place, shown)
     if "://" in text:
         parts = urlsplit(text)
         if parts.scheme != "file" or parts.netloc not in {"", "localhost"}:
-            message = f"No store is known for {mask(written)!r}. Known: a path, file:///path, memory://name"
+            known = ", ".join(
+                ["a path", "file:///path", "memory://name", *(f"{name}://bucket/prefix" for name in _BUCKETS)]
+            )
+            message = f"No store is known for {mask(written)!r}. Known: {known}"
             raise ConfigError("default storage", [Problem(message, place)])
         text = unquote(parts.path)
     return Component(kind, {"path": text, "durable": True}, place, shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -96,6 +96,14 @@ class ArtifactStore(ABC):
     def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
         """A local folder that holds the files of a content folder. What is missing is left missing."""
 
+    def release_tree(self, directory: Path, *, lent: bool = False) -> None:  # noqa: B027  # most have nothing to do
+        """Give back what :meth:`local_tree` gave. ``lent``: a value may go on reading from it. Nothing, by default."""
+
+    @property
+    def creates_first(self) -> bool:
+        """Whether :meth:`create` costs less than looking first."""
+        return False
+
     @abstractmethod
     def read(self, key: str) -> bytes:
         """A small file; raises ``FileNotFoundError``."""
@@ -140,24 +148,40 @@ class ArtifactStore(ABC):
         """
         return self.load_with_manifest(path)[0]
 
-    def load_with_manifest(self, path: str | os.PathLike[str] | ArtifactRef) -> tuple[Any, Manifest]:
-        """The object and its manifest, verified as :meth:`load` does."""
+    def load_with_manifest(
+        self, path: str | os.PathLike[str] | ArtifactRef, columns: Sequence[Any] | None = None
+    ) -> tuple[Any, Manifest]:
+        """The object, or these columns of a table, and its manifest, verified as :meth:`load` does."""
+        files, manifest = self.reader(path)
+        lent = False
+        try:
+            data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec, columns)
+            lent = files.lent
+        finally:
+            self.release_tree(files.directory, lent=lent)
+        if not manifest.wrapper:
+            return data, manifest
+        kind = asset_named(manifest.wrapper)
+        header = {**manifest.metadata.get("asset", {}), "version": manifest.version}
+        return kind.from_parts(data, header if columns is None else kind.narrowed(header, columns)), manifest
+
+    def reader(self, path: str | os.PathLike[str] | ArtifactRef) -> tuple[FileReader, Manifest]:
+        """The files of an artifact, each verified when it is read, and its manifest, verified.
+
+        Give ``files.directory`` to :meth:`release_tree` when they are not needed any more.
+        """
         key = self.key(path.uri if isinstance(path, ArtifactRef) else path)
         expected = path.manifest_digest if isinstance(path, ArtifactRef) else None
         manifest = self._manifest_at(key, expected)
-        entries = {entry.path: entry for entry in manifest.files}
-        directory = self.local_tree(f"{key}/{manifest.content}", manifest.files)
-        files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
         if (
             _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files)
             != manifest.digest
         ):
             raise IntegrityError(f"The manifest of {self.uri(key)} does not match its own digest. Nothing was loaded.")
-        data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec)
-        if not manifest.wrapper:
-            return data, manifest
-        header = {**manifest.metadata.get("asset", {}), "version": manifest.version}
-        return asset_named(manifest.wrapper).from_parts(data, header), manifest
+        entries = {entry.path: entry for entry in manifest.files}
+        directory = self.local_tree(f"{key}/{manifest.content}", manifest.files)
+        files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
+        return files, manifest
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Whether a committed artifact is at the path."""
@@ -261,14 +285,17 @@ class ArtifactStore(ABC):
             self.discard_staging(staged.directory)
             raise
         self.put_tree(staged.directory, f"{key}/{manifest.content}", staged.files)
-        before = self._read_or_none(f"{key}/{MANIFEST}")
-        if before is not None:
-            with suppress(IntegrityError):  # a damaged one is replaced
-                old = self._parse(key, before)
-                if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
-                    manifest, data = old, before
+        place = f"{key}/{MANIFEST}"
+        before = None if self.creates_first else self._read_or_none(place)
+        if before is None and self.create(place, data):  # of two at once, both hand over the manifest of the first
+            return self._ref(key, manifest, data, staged.saved.length)
+        before = before or self.read(place)
+        with suppress(IntegrityError):  # a damaged one is replaced
+            old = self._parse(key, before)
+            if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
+                manifest, data = old, before
         if data is not before:
-            self.replace(f"{key}/{MANIFEST}", data)
+            self.replace(place, data)
         return self._ref(key, manifest, data, staged.saved.length)
 
     # --- manifests and places -----------------------------------------------------------------------------------------

@@ -118,10 +118,12 @@ class LocalArtifactStore(ArtifactStore):
         return data
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write aside, then link: the link fails where there is a file already."""
+        """As :meth:`replace`, but by a link, which fails where there is a file already."""
         target = self._place(key)
         temporary = self._write_aside(target, data, self.durable)
         try:
+            if self.durable:
+                self._flush_folders()
             os.link(temporary, target)
         except FileExistsError:
             return False

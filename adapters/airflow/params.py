@@ -10,7 +10,6 @@ from typing import Any
 from airflow.sdk import Param as DagParam
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from ...core.annotations import asset_type
 from ...core.errors import PipelineError, Problem
 from ...core.plan import Param, Plan
 
@@ -94,7 +93,7 @@ def _json(plan: Plan, param: Param, value: Any, problems: list[Problem]) -> Any:
 
 def _schema(param: Param) -> dict[str, Any]:
     """The JSON schema of the annotation, in the form that Airflow's trigger form knows; ``{}`` allows anything."""
-    if asset_type(param.annotation) is not None:
+    if param.is_artifact:
         return {"type": ["null", "string", "object"], "description": "An artifact: its URI."}
     adapter = _adapter(param)
     try:
@@ -123,7 +122,7 @@ def _member(schema: Mapping[str, Any], member: dict[str, Any]) -> dict[str, Any]
 
 def _adapter(param: Param) -> TypeAdapter[Any] | None:
     """What checks and converts values of the annotation; None where nothing is known of it."""
-    if param.annotation is inspect.Parameter.empty or isinstance(param.annotation, str) or asset_type(param.annotation):
+    if param.annotation is inspect.Parameter.empty or isinstance(param.annotation, str) or param.is_artifact:
         return None
     try:
         return TypeAdapter(param.annotation)

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from ...core.assets import Dataset, Metrics, Model
 from ...core.pipeline import Pipeline, context, pipeline
+from ...core.ref import Ref
 from ...core.step import step
 from ..handle import current_run
 from .case import Case
@@ -134,6 +135,42 @@ def gather() -> None:
     together([low, high, low])
     together([high])
     add(low, low)
+
+
+@step
+def glance(data: Ref[Dataset]) -> dict[str, Any]:
+    with data.open() as file:
+        return {"length": data.metadata["length"], "bytes": len(file.read()), "digest": data.digest}
+
+
+@step
+def each(x: Ref[int], other: Ref[Model] | None = None) -> int:
+    return x.load() if other is None else -1
+
+
+@step
+def every(values: list[Ref[int]]) -> int:
+    return sum(value.load() for value in values)
+
+
+@step(outputs=["same", "first"])
+def onward(data: Ref[Dataset]) -> tuple[Ref[Dataset], Any]:
+    return data, data.load().data[0]
+
+
+@pipeline
+def lazy(size: int = 3) -> None:
+    """Inputs that are handles: one, of items, in lists, skipped, given, handed on."""
+    data = Ref.of(load_data(size))
+    glance(data)
+    squares = both.partial(factor=2).map(x=[1, 2, 3]).square
+    every(each.map(squares))
+    sums = [Ref.of(together(numbers(size))), Ref.of(together(numbers(2)))]
+    every([Ref.of(each(sums[0])), sums[1]])
+    each(sums[1], Ref.of(best.when(size, equals=0)([])))
+    same, _ = onward(data)
+    glance(same)
+    each(Ref.of(size))
 
 
 class Parts(TypedDict):
@@ -366,6 +403,7 @@ CASES = {
     "maps": Case(maps, {"items": [7, 8, 9]}),
     "maps over nothing": Case(nothing),
     "gather": Case(gather),
+    "lazy inputs": Case(lazy, {"size": 4}),
     "outputs": Case(outputs),
     "default parameters": Case(parameters, {"whole": 1}),
     "given parameters": Case(parameters, _GIVEN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from ...core.names import MANIFEST
 from ..base import ArtifactStore
 from .place import Case, Place, hold, refused, same
 
-__all__ = ["CASES", "interrupt"]
+__all__ = ["CASES", "interrupted"]
 
 _WRITES = ("new_staging", "put_tree", "read", "create", "replace")
 
 
-def interrupt(store: ArtifactStore, call: int, *, after: bool) -> None:
+@contextmanager
+def interrupted(store: ArtifactStore, call: int, *, after: bool) -> Iterator[None]:
     """Let the store fail from its primitives' n-th call on (counted from 0): before the call acts, or after it has."""
     counted = itertools.count()
 
@@ -36,15 +38,20 @@ def interrupt(store: ArtifactStore, call: int, *, after: bool) -> None:
 
     for name in _WRITES:
         setattr(store, name, failing(getattr(store, name)))
+    try:
+        yield
+    finally:
+        for name in _WRITES:
+            delattr(store, name)
 
 
 def _interruptions(place: Place, act: Callable[[ArtifactStore], object]) -> Iterator[str]:
-    """Run an act, interrupted at each place in turn, until one goes through; yields where it was interrupted."""
+    """Run an act, interrupted at each call in turn, until one goes through; yields where it was interrupted."""
+    store = place.store
     for call, after in itertools.product(range(40), (False, True)):
-        store = place.open()
-        interrupt(store, call, after=after)
         try:
-            act(store)
+            with interrupted(store, call, after=after):
+                act(store)
         except StoreError as error:
             hold("by the battery" in str(error), f"The interruption came out as: {error}")
             yield f"call {call}, {'after' if after else 'before'} it acted"
@@ -55,20 +62,20 @@ def _interruptions(place: Place, act: Callable[[ArtifactStore], object]) -> Iter
 
 def _old_version(place: Place) -> None:
     old, new = {"version": "old"}, {"version": "new"}
-    place.open().save(old, "a", {"of": "old"})
+    place.other.save(old, "a", {"of": "old"})
     for where in _interruptions(place, lambda store: store.save(new, "a", {"of": "new"})):
-        again = place.open()
+        again = place.other
         found = (again.load("a"), again.get_metadata("a"))
         hold(found in ((old, {"of": "old"}), (new, {"of": "new"})), f"Interrupted at {where}, it holds {found}")
         same(again.list_artifacts(), ["a"], f"The listing, interrupted at {where}")
         again.save(old, "a", {"of": "old"})
-        same(place.open().load("a"), old, f"Saved again, after an interruption at {where}")
-    same(place.open().load("a"), new, "Saved without an interruption")
+        same(place.other.load("a"), old, f"Saved again, after an interruption at {where}")
+    same(place.other.load("a"), new, "Saved without an interruption")
 
 
 def _garbage(place: Place) -> None:
     for number, where in enumerate(_interruptions(place, lambda store: store.save("new", "a"))):
-        again = place.open()
+        again = place.other
         there = again.exists("a")
         same(again.list_artifacts(), ["a"] if there else [], f"The listing, interrupted at {where}")
         same(again.size("a") > 0, there, f"Whether it has a size, interrupted at {where}")
@@ -76,15 +83,15 @@ def _garbage(place: Place) -> None:
             same(again.load("a"), "new", f"What exists, interrupted at {where}")
         again.delete("a")
         hold(number < 1 or not again.exists("a"), "It exists after it was deleted.")
-    store = place.open()
+    store = place.store
     store.put_tree((staged := store.stage("unpublished")).directory, "b/content-0123456789abcdef", staged.files)
-    same(place.open().list_artifacts("b"), [], "The listing, when there is content and no manifest")
-    same(place.open().exists("b"), False, "exists(), when there is content and no manifest")
+    same(place.other.list_artifacts("b"), [], "The listing, when there is content and no manifest")
+    same(place.other.exists("b"), False, "exists(), when there is content and no manifest")
 
 
 def _with_files(place: Place) -> tuple[ArtifactStore, Any, list[str]]:
     """A store with a folder of several files saved at ``a``: it, the value that it holds, and the content's keys."""
-    store = place.open()
+    store = place.store
     with tempfile.TemporaryDirectory() as scratch:
         for name, data in {"one": b"1" * 10, "in/two": bytes(range(256)) * 20, "in/three": b"3"}.items():
             file = Path(scratch, "folder", name)
@@ -119,24 +126,24 @@ def _content(place: Place) -> None:
                 store.remove(key)
             else:
                 store.replace(key, data)
-            refused(IntegrityError, f"load() with {key} {how}", lambda: place.open().load("a"))
+            refused(IntegrityError, f"load() with {key} {how}", lambda: place.other.load("a"))
             store.replace(key, sound)
-    hold(set(place.open().load("a")) == {"folder", "text"}, "It does not load after it was mended.")
+    hold(set(place.other.load("a")) == {"folder", "text"}, "It does not load after it was mended.")
 
 
 def _mended(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save({"a": "text"}, "a")
     keys = [key for key in store.walk("a/", contents=True) if not key.endswith(f"/{MANIFEST}")]
     for key in keys:
         for how, data in _damaged(store.read(key)):
             store.remove(key) if data is None else store.replace(key, data)
-            place.open().save({"a": "text"}, "a")
-            hold(place.open().load("a") == {"a": "text"}, f"Saving again did not mend {key} that was {how}.")
+            place.other.save({"a": "text"}, "a")
+            hold(place.other.load("a") == {"a": "text"}, f"Saving again did not mend {key} that was {how}.")
 
 
 def _manifest(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save({"a": 1}, "a", {"m": 1})
     ref, key = store.ref("a"), f"a/{MANIFEST}"
     sound = store.read(key)
@@ -149,9 +156,9 @@ def _manifest(place: Place) -> None:
         )
     for data in (b"", sound[: len(sound) // 2], b"{}", b"[]", b"null", b"\xff\xfe"):
         store.replace(key, data)
-        refused(IntegrityError, f"load() with the manifest {data[:20]!r}", lambda: place.open().load("a"))
+        refused(IntegrityError, f"load() with the manifest {data[:20]!r}", lambda: place.other.load("a"))
     store.save({"a": 1}, "a", {"m": 1})
-    same(place.open().load("a"), {"a": 1}, "After saving over a damaged manifest")
+    same(place.other.load("a"), {"a": 1}, "After saving over a damaged manifest")
 
 
 CASES: Mapping[str, Case] = {

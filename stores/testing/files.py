@@ -12,17 +12,17 @@ __all__ = ["CASES"]
 
 
 def _read_back(place: Place) -> None:
-    store = place.open()
+    store = place.store
     for key, data in {"a": b"", "b/c": b"small", "b/d": bytes(range(256)) * 4096}.items():
         store.replace(key, data)
         same(store.read(key), data, f"{key} was read")
-        same(place.open().read(key), data, f"{key} was read by another")
+        same(place.other.read(key), data, f"{key} was read by another")
     store.replace("b/d", b"new", durable=False)
-    same(place.open().read("b/d"), b"new", "What was replaced")
+    same(place.other.read("b/d"), b"new", "What was replaced")
 
 
 def _absent(place: Place) -> None:
-    store = place.open()
+    store = place.store
     refused(FileNotFoundError, "Reading in an empty place", lambda: store.read("a/b"))
     store.replace("a/b", b"1")
     for key in ("a", "a/b/c", "ab", "a/"):
@@ -34,18 +34,18 @@ def _absent(place: Place) -> None:
 
 
 def _create(place: Place) -> None:
-    store = place.open()
+    store = place.store
     same(store.create("a/b", b"first"), True, "create() of a new file")
-    same(place.open().create("a/b", b"second"), False, "create() of one that is there")
+    same(place.other.create("a/b", b"second"), False, "create() of one that is there")
     same(store.create("a/b", b"first"), False, "create() of one that is there, with the same bytes")
     same(store.read("a/b"), b"first", "What was created")
     store.remove("a/b")
     same(store.create("a/b", b"third"), True, "create() after remove()")
-    same(place.open().read("a/b"), b"third", "What was created after remove()")
+    same(place.other.read("a/b"), b"third", "What was created after remove()")
 
 
 def _remove(place: Place) -> None:
-    store = place.open()
+    store = place.store
     keys = ["a/b", "a/c/d", "a.b", "ab", "a-b/c", "b"]
     for key in keys:
         store.replace(key, b"x")
@@ -53,11 +53,11 @@ def _remove(place: Place) -> None:
     same(sorted(store.walk()), ["a-b/c", "a.b", "ab", "b"], "After removing the folder 'a'")
     store.remove("b")
     store.remove("b")
-    same(sorted(place.open().walk()), ["a-b/c", "a.b", "ab"], "After removing the file 'b'")
+    same(sorted(place.other.walk()), ["a-b/c", "a.b", "ab"], "After removing the file 'b'")
 
 
 def _walk(place: Place) -> None:
-    store = place.open()
+    store = place.store
     content = "a/content-0123456789abcdef"
     for key in ("a/b", "a/b.c", "ab", "_runs/p/r.json", f"{content}/x", "content-x/y"):
         store.replace(key, b"x")
@@ -71,15 +71,15 @@ def _walk(place: Place) -> None:
 
 
 def _many(place: Place) -> None:
-    store = place.open()
+    store = place.store
     paths = [f"many/{number % 7}/{number:06d}" for number in range(place.keys)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda path: store.replace(f"{path}/{MANIFEST}", b"{}", durable=False), paths))
-    found = place.open().list_artifacts()
+    found = place.other.list_artifacts()
     hold(found == sorted(paths), f"Of {len(paths)} paths, {len(found)} are listed, {len(set(found))} different ones.")
     same(store.list_artifacts("many/3/0"), [path for path in sorted(paths) if path.startswith("many/3/0")], "A prefix")
     store.remove("many")
-    same(list(place.open().walk()), [], "After removing them all")
+    same(list(place.other.walk()), [], "After removing them all")
 
 
 CASES: Mapping[str, Case] = {

@@ -42,21 +42,21 @@ _ROOTS = ("", "/", ".", "./", "..")
 
 
 def _loads(place: Place) -> None:
-    store = place.open()
+    store = place.store
     value = {"a": [1, 2], "b": "text"}
     uri = store.save(value, "models/first")
     same(uri, f"{store.root_uri}/models/first", "What save() returned")
     for what in (uri, "models/first", "models/first/", Path("models/first"), store.ref("models/first")):
         same(store.load(what), value, f"load({what!r})")
-        same(place.open().load(what), value, f"load({what!r}) by another")
+        same(place.other.load(what), value, f"load({what!r}) by another")
     if uri.startswith("file://"):
         same(store.load(uri.removeprefix("file://")), value, "load() of the absolute path")
-    same(place.open().exists(uri), True, "exists() by URI")
+    same(place.other.exists(uri), True, "exists() by URI")
     same(store.exists("models"), False, "exists() of a folder above")
 
 
 def _absent(place: Place) -> None:
-    store = place.open()
+    store = place.store
     same(store.exists("nothing"), False, "exists()")
     same(store.get_metadata("nothing"), None, "get_metadata()")
     same(store.size("nothing"), 0, "size()")
@@ -78,7 +78,7 @@ def _every_way_in(store: ArtifactStore) -> dict[str, Callable[[str], object]]:
 
 
 def _elsewhere(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save(1, "key")
     root = store.root_uri
     others = [f"{root}x/key", f"{root.rpartition('/')[0]}/key", "file:///elsewhere/key", "s3://elsewhere/key"]
@@ -92,7 +92,7 @@ def _elsewhere(place: Place) -> None:
 
 
 def _listing(place: Place) -> None:
-    store = place.open()
+    store = place.store
     paths = ["a/one", "a/one/deeper", "ab", "a.b/x", "b/two", "B", "content-x/y", "é", "z/1/2/3/4"]
     for path in reversed(paths):
         store.save(path, path)
@@ -112,34 +112,34 @@ def _listing(place: Place) -> None:
         "nothing": [],
     }
     for prefix, found in expected.items():
-        same(place.open().list_artifacts(prefix), found, f"list_artifacts({prefix!r})")
+        same(place.other.list_artifacts(prefix), found, f"list_artifacts({prefix!r})")
 
 
 def _delete(place: Place) -> None:
-    store = place.open()
+    store = place.store
     for path in ("a", "a/b", "a/b/c", "a.b", "ab", "a-b/c"):
         store.save(path, path)
     store.delete("a")
-    same(place.open().list_artifacts(), ["a-b/c", "a.b", "ab"], "After deleting 'a'")
+    same(place.other.list_artifacts(), ["a-b/c", "a.b", "ab"], "After deleting 'a'")
     same([key for key in store.walk("a/", contents=True)], [], "What is left of 'a'")  # noqa: C416  # a lazy walk
     store.delete("a")
     store.delete(store.uri("ab"))
     same(store.list_artifacts(), ["a-b/c", "a.b"], "After deleting 'ab' by URI")
     store.save("again", "a")
-    same(place.open().load("a"), "again", "Saved where something was deleted")
+    same(place.other.load("a"), "again", "Saved where something was deleted")
 
 
 def _root(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save(1, "kept")
     for root in (*_ROOTS, store.root_uri, f"{store.root_uri}/"):
         refused(InvalidKey, f"delete({root!r})", lambda root=root: store.delete(root))  # type: ignore[misc]
         refused(InvalidKey, f"save({root!r})", lambda root=root: store.save(2, root))  # type: ignore[misc]
-    same(place.open().load("kept"), 1, "After deleting the root was refused")
+    same(place.other.load("kept"), 1, "After deleting the root was refused")
 
 
 def _metadata(place: Place) -> None:
-    store = place.open()
+    store = place.store
     given: dict[str, dict[str, Any] | None] = {
         "model-1.2": {"v": 1.2, "none": None},
         "model-1.3": {"v": 1.3},
@@ -151,45 +151,45 @@ def _metadata(place: Place) -> None:
     for path, metadata in given.items():
         store.save("the same", path, metadata)
     for path, metadata in given.items():
-        same(place.open().get_metadata(path), metadata, f"get_metadata({path!r})")
+        same(place.other.get_metadata(path), metadata, f"get_metadata({path!r})")
     store.save("the same", "model-1.2", {"when": math.inf})
     same(store.get_metadata("model-1.2"), {"when": math.inf}, "After saving with other metadata")
     store.save("the same", "model-1.2")
-    same(place.open().get_metadata("model-1.2"), None, "After saving without metadata")
+    same(place.other.get_metadata("model-1.2"), None, "After saving without metadata")
     same(store.get_metadata("model-1.3"), {"v": 1.3}, "The neighbour's")
 
 
 def _again(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save([1], "a", {"m": 1})
     first = store.ref("a")
-    place.open().save([1], "a", {"m": 1})
+    place.other.save([1], "a", {"m": 1})
     same(store.ref("a"), first, "The reference, after saving the same again")
     store.save([2], "a")
-    same(place.open().load("a"), [2], "After saving something else")
+    same(place.other.load("a"), [2], "After saving something else")
     refused(IntegrityError, "Loading by the old reference", lambda: store.load(first), "not the one")
     store.save([1], "b")
     same(store.ref("b").digest, first.digest, "The digest of equal content elsewhere")
     hold(store.ref("a").digest != first.digest, "Other content has the same digest.")
     store.save([1], "a")
-    same(place.open().load("a"), [1], "After saving the first again")
+    same(place.other.load("a"), [1], "After saving the first again")
 
 
 def _failed(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save({"fine": 1}, "a", {"m": 1})
     bad = {"fine": 1, "bad": (n for n in [1])}
     refused(MaterializationError, "Saving a generator", lambda: store.save(bad, "a"), "generator")
     refused(MaterializationError, "Saving a generator at a new path", lambda: store.save(bad, "b"))
     refused(TailraceError, "Saving with such metadata", lambda: store.save({"fine": 2}, "a", bad))
-    again = place.open()
+    again = place.other
     same((again.load("a"), again.get_metadata("a")), ({"fine": 1}, {"m": 1}), "The version before")
     same(again.list_artifacts(), ["a"], "The listing")
     same(sorted(store.walk()), [f"a/{MANIFEST}"], "The files beside contents")
 
 
 def _folders(place: Place) -> None:
-    store = place.open()
+    store = place.store
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, "tree")
         contents = {
@@ -206,83 +206,83 @@ def _folders(place: Place) -> None:
         store.save(folder, "tree")
         store.save(folder, "tree")
         store.save(folder / "empty", "file")
-    loaded = place.open().load("tree")
+    loaded = place.other.load("tree")
     found = {str(file.relative_to(loaded)): file.read_bytes() for file in loaded.rglob("*") if file.is_file()}
     hold(found == contents, f"The folder came back with {sorted(found)}, not with {sorted(contents)}.")
     hold((loaded / "nothing in it").is_dir(), "The empty folder did not come back.")
-    same(place.open().load("file").read_bytes(), b"", "The empty file")
+    same(place.other.load("file").read_bytes(), b"", "The empty file")
     same(store.size("tree"), sum(map(len, contents.values())), "The size of the folder")
 
 
 def _values(place: Place) -> None:
-    store = place.open()
+    store = place.store
     values: list[Any] = [None, "", b"", [], {}, 0, True, "x" * 9_000_000, bytes(range(256)) * 40_000]
     for number, value in enumerate(values):
         uri = store.save(value, f"v/{number}")
-        hold(place.open().load(uri) == value, f"A {type(value).__name__} of this store did not come back.")
+        hold(place.other.load(uri) == value, f"A {type(value).__name__} of this store did not come back.")
 
 
 def _odd(place: Place) -> None:
-    store = place.open()
+    store = place.store
     uris = {path: store.save(path, path) for path in ODD_PATHS}
     for path, uri in uris.items():
-        same((place.open().load(path), store.load(uri)), (path, path), f"What was saved at {path!r}")
-    listed = place.open().list_artifacts()
+        same((place.other.load(path), store.load(uri)), (path, path), f"What was saved at {path!r}")
+    listed = place.other.list_artifacts()
     same(sorted(store.load(found) for found in listed), sorted(ODD_PATHS), "What the listing leads to")
     same(listed, sorted(listed), "The listing")
     for path in ODD_PATHS:
         store.delete(path)
-    same(place.open().list_artifacts(), [], "After deleting them all")
+    same(place.other.list_artifacts(), [], "After deleting them all")
 
 
 def _size(place: Place) -> None:
-    store = place.open()
+    store = place.store
     store.save("x" * 1000, "a/b")
     one = store.size("a/b")
     same(one, sum(entry.size for entry in store.manifest("a/b").files), "size()")
     hold(one >= 1000, f"A text of 1000 characters has {one} bytes.")
     store.save("x" * 1000, "a/b/c")
     store.save("x" * 1000, "ab")
-    same(place.open().size("a"), 2 * one, "The size of a folder above")
+    same(place.other.size("a"), 2 * one, "The size of a folder above")
     store.save("", "a/b")
     hold(store.size("a/b") < 2 * one, "The size counts what was replaced.")
 
 
 def _materialize(place: Place) -> None:
-    store = place.open()
+    store = place.store
     first = store.materialize(1, "model", run_id="r:1", step_name="train")
-    second = place.open().materialize(2, "metrics/a", run_id="r:1", step_name="train")
+    second = place.other.materialize(2, "metrics/a", run_id="r:1", step_name="train")
     same(first.rpartition("/")[0], second.rpartition("/")[0], "The folder of one run and step")
     same((store.load(first), store.load(second)), (1, 2), "What was materialized")
     paths = store.list_artifacts()
     same([path.split("/")[0] for path in paths], ["default"] * 2, "The project")
     same([path.split("/")[-3:-1] for path in paths], [["data", "train"]] * 2, "The folders above the artifacts")
     other = store.materialize(3, "model", run_id="r:1", step_name="train", project_name="../p")
-    same(place.open().load(other), 3, "In a project with a hostile name")
+    same(place.other.load(other), 3, "In a project with a hostile name")
 
 
 def _describes(place: Place) -> None:
-    store = place.open()
+    store = place.store
     described = store.to_dict()
     hold(isinstance(described.get("type"), str), f"to_dict() has no type: {described}")
     same(json.loads(json.dumps(described)), described, "to_dict() as JSON")
-    same(place.open().to_dict(), described, "to_dict() of another of the same place")
+    same(place.other.to_dict(), described, "to_dict() of another of the same place")
     hold("://" in store.root_uri and not store.root_uri.endswith("/"), f"The root's URI is {store.root_uri!r}.")
     hold(store.root_uri.partition("://")[0] == store.scheme, f"The URI {store.root_uri!r} is not of {store.scheme!r}.")
 
 
 def _validates(place: Place) -> None:
-    store = place.open()
+    store = place.store
     same(store.validate(), True, "validate()")
-    same(list(place.open().walk(contents=True)), [], "What validate() left")
+    same(list(place.other.walk(contents=True)), [], "What validate() left")
     store.save(1, "a")
     before = sorted(store.walk(contents=True))
     same(store.validate(), True, "validate() again")
-    same(sorted(place.open().walk(contents=True)), before, "What validate() left")
+    same(sorted(place.other.walk(contents=True)), before, "What validate() left")
 
 
 def _leaves_no_scratch(place: Place) -> None:
-    store = place.open()
+    store = place.store
     staged = store.stage({"a": 1})
     hold(os.path.isdir(staged.directory), "stage() has no folder.")
     store.discard_staging(staged.directory)

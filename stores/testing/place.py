@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..base import ArtifactStore
@@ -31,6 +32,16 @@ class Place:
     processes: bool = True
     one_winner: bool = True
     keys: int = 300
+
+    @cached_property
+    def store(self) -> ArtifactStore:
+        """A store of this place, the same at each call."""
+        return self.open()
+
+    @cached_property
+    def other(self) -> ArtifactStore:
+        """One more store of this place, which knows nothing of what :attr:`store` has done."""
+        return self.open()
 
 
 Case = Callable[[Place], None]

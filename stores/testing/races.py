@@ -39,8 +39,8 @@ def _value(number: int) -> dict[str, Any]:
 
 
 def _create(place: Place) -> None:
+    stores = [place.open() for _ in range(4)] * (_WRITERS // 4)
     for turn in range(_ROUNDS):
-        stores = [place.open() for _ in range(_WRITERS)]
         won = _at_once([_creates(store, f"claim/{turn}", number) for number, store in enumerate(stores)])
         _check_winner(place, f"claim/{turn}", won)
 
@@ -51,7 +51,7 @@ def _creates(store: ArtifactStore, key: str, number: int) -> Callable[[], bool]:
 
 def _check_winner(place: Place, key: str, won: list[bool]) -> None:
     winners = [number for number, first in enumerate(won) if first]
-    held = place.open().read(key)
+    held = place.other.read(key)
     if place.one_winner:
         hold(len(winners) == 1, f"{len(winners)} of {len(won)} writers were told that they were first.")
         same(held, b"%d" % winners[0], "What is there, of the one that was first")
@@ -59,16 +59,17 @@ def _check_winner(place: Place, key: str, won: list[bool]) -> None:
 
 
 def _same_content(place: Place) -> None:
+    stores = [place.open() for _ in range(4)] * (_WRITERS // 4)
     for turn in range(_ROUNDS):
-        path, stores = f"a/{turn}", [place.open() for _ in range(_WRITERS)]
+        path = f"a/{turn}"
         uris = _at_once([_saves(store, path, turn) for store in stores])
         same(set(uris), {stores[0].uri(path)}, "What the writers were told")
         _check_whole(place, path, [turn])
 
 
 def _other_content(place: Place) -> None:
+    stores = [place.open() for _ in range(4)] * 2
     for turn in range(_ROUNDS):
-        stores = [place.open() for _ in range(8)]
         _at_once([_saves(store, f"a/{turn}", number) for number, store in enumerate(stores)])
         _check_whole(place, f"a/{turn}", range(8))
 
@@ -78,21 +79,21 @@ def _saves(store: ArtifactStore, path: str, number: int) -> Callable[[], str]:
 
 
 def _check_whole(place: Place, path: str, numbers: Iterable[int]) -> None:
-    value, metadata = place.open().load(path), place.open().get_metadata(path)
+    value, metadata = place.other.load(path), place.other.get_metadata(path)
     hold(value in [_value(number) for number in numbers], f"A mixture: {value['number']}, {value['text'][:9]}")
     same(metadata, {"number": value["number"]}, "The metadata beside the value")
 
 
 def _one_store(place: Place) -> None:
-    store = place.open()
+    store = place.store
     _at_once([_saves(store, f"a/{number}", number) for number in range(_WRITERS)])
-    same(place.open().list_artifacts(), sorted(f"a/{number}" for number in range(_WRITERS)), "The listing")
+    same(place.other.list_artifacts(), sorted(f"a/{number}" for number in range(_WRITERS)), "The listing")
     loaded = _at_once([lambda number=number: store.load(f"a/{number}") for number in range(_WRITERS)])  # type: ignore[misc]
     hold(loaded == [_value(number) for number in range(_WRITERS)], "A value came back as another one.")
 
 
 def _readers(place: Place) -> None:
-    place.open().save(_value(0), "a")
+    place.other.save(_value(0), "a")
     over = threading.Event()
 
     def write(first: int) -> int:
@@ -142,10 +143,10 @@ def _processes(place: Place) -> None:
             work = [pool.submit(_save_elsewhere, place.open, number, same_value) for number in numbers]
             _check_winner(place, "claim", [future.result() for future in work])
             _check_whole(place, "shared", [0] if same_value else numbers)
-            same(place.open().list_artifacts("own/"), [f"own/{number}" for number in numbers], "The listing")
+            same(place.other.list_artifacts("own/"), [f"own/{number}" for number in numbers], "The listing")
             for number in numbers:
-                same(place.open().load(f"own/{number}"), _value(number), "What one process wrote")
-            place.open().remove("claim")
+                same(place.other.load(f"own/{number}"), _value(number), "What one process wrote")
+            place.other.remove("claim")
 
 
 CASES: Mapping[str, Case] = {

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from ...core.errors import ArtifactNotFound, MaterializationError, StoreError
-from .damage import interrupt
+from .damage import interrupted
 from .place import Place, hold, refused, same
 
 __all__ = ["check_sequences"]
@@ -36,6 +36,7 @@ def _machine(place: Place) -> Any:
     from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
     folders = itertools.count()
+    stores = (place.store, place.other)
     paths = st.lists(st.sampled_from(_SEGMENTS), min_size=1, max_size=3).map("/".join)
     values = st.integers(0, 3) | st.text(max_size=3) | st.binary(max_size=3)
     metadata = st.none() | st.dictionaries(st.sampled_from(["m", "n.o"]), values, max_size=1)
@@ -44,7 +45,7 @@ def _machine(place: Place) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.top = f"sequence-{next(folders)}/"
-            self.store = place.open()
+            self.store = stores[0]
             self.model: dict[str, tuple[Any, Any]] = {}
 
         @rule(path=paths, value=values, metadata=metadata)
@@ -58,10 +59,9 @@ def _machine(place: Place) -> Any:
 
         @rule(path=paths, value=values, call=st.integers(0, 5), after=st.booleans())
         def save_interrupted(self, path: str, value: Any, call: int, after: bool) -> None:
-            store = place.open()
-            interrupt(store, call, after=after)
             try:
-                store.save(value, self.top + path)
+                with interrupted(self.store, call, after=after):
+                    self.store.save(value, self.top + path)
             except StoreError:
                 before, now = self.model.get(path), self._found(path)
                 hold(now in (before, (value, None)), f"{path!r} holds {now}, not {before} or {value!r}")
@@ -100,8 +100,8 @@ def _machine(place: Place) -> Any:
             same(self.store.list_artifacts(self.top + prefix), listed, f"list_artifacts({prefix!r})")
 
         @rule()
-        def open_again(self) -> None:
-            self.store = place.open()
+        def go_on_with_the_other(self) -> None:
+            self.store = stores[0] if self.store is stores[1] else stores[1]
 
         @invariant()
         def listing_is_the_model(self) -> None:

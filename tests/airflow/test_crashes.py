@@ -210,7 +210,7 @@ def test_a_task_killed_at_its_last_try_is_recorded_as_killed_and_the_run_as_fail
 def test_a_step_is_run_again_when_what_executes_it_was_killed_even_beside_its_first_try(
     crashes: Crashes, tasks: bool
 ) -> None:
-    """A task that has only lost its master lives on: then two processes commit the same artifact at the same time."""
+    """A task that has only lost its master lives on for a while: two processes may commit the same at the same time."""
     airflow, folder = crashes.airflow, crashes.project.folder
     run_id = f"holding {'with tasks' if tasks else 'alone'}"
     (folder / f"hold {run_id}").touch()

@@ -114,7 +114,7 @@ def crowd(number: int = 1) -> None:
 """
 
 BY_HAND = "by hand:1+2/ü"
-CONFS = {
+CONFS: dict[str, dict[str, Any]] = {
     BY_HAND: {"name": "first", "run_id": BY_HAND},
     "cleared alone": {"name": "second", "run_id": "cleared alone", "explained": True},
     "cleared whole": {"name": "third", "run_id": "cleared whole", "rows": 6, "rates": [0.5]},

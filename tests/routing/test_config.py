@@ -21,9 +21,10 @@ from tailrace.core.plugins import entry_points
 from tailrace.routing import schema
 from tailrace.routing.rules import decide
 from tailrace.routing.stacks import Rule, Stack, list_stacks, resolve_stack, validate_config
+from tailrace.stores.build import build_store
 
 PLUG_INS = {
-    "stores": ["gcs", "s3", "azure_blob"],
+    "stores": ["swift", "azure_blob"],
     "trackers": ["wandb"],
     "registries": ["vertex_model_registry", "sagemaker_model_registry"],
     "deployers": ["vertex_endpoint", "sagemaker_endpoint"],
@@ -162,10 +163,61 @@ def test_anchors_and_merges_are_followed() -> None:
 
 
 def test_the_parts_of_plug_ins_have_the_options_that_are_written(plug_ins: None) -> None:
-    write("plugins: {artifact_store: {type: s3, bucket: b, retries: 3}, model_deployer: {type: vertex_endpoint}}")
+    write("plugins: {artifact_store: {type: swift, bucket: b, retries: 3}, model_deployer: {type: vertex_endpoint}}")
     stack = resolve_stack()
-    assert (stack.stores["default"].type, stack.stores["default"].options) == ("s3", {"bucket": "b", "retries": 3})
+    assert (stack.stores["default"].type, stack.stores["default"].options) == ("swift", {"bucket": "b", "retries": 3})
     assert stack.deployer is not None
+
+
+def test_a_bucket_is_a_store_with_its_settings() -> None:
+    write(
+        """
+        plugins:
+          artifact_store: {type: s3, bucket: rivers, region: eu-west-1, endpoint_url: "http://here:9000", retries: 2}
+          artifact_stores:
+            g: {type: gcs, bucket: lakes, project: water, prefix: ""}
+            a: {type: azure, bucket: seas, account: salt, concurrency: 4}
+          artifact_routing: {Model: {store: s3}, Dataset: {store: a}}
+        """
+    )
+    stack = resolve_stack()
+    built = {
+        name: build_store(part.type, part.options, name=name, allow_pickle="never").to_dict()
+        for name, part in stack.stores.items()
+    }
+    assert built == {
+        "default": {
+            "type": "s3",
+            "name": "default",
+            "bucket": "rivers",
+            "prefix": "tailrace",
+            "endpoint_url": "http://here:9000",
+            "retries": 2,
+            "concurrency": 16,
+            "region": "eu-west-1",
+        },
+        "g": {
+            "type": "gcs",
+            "name": "g",
+            "bucket": "lakes",
+            "prefix": "",
+            "endpoint_url": None,
+            "retries": 5,
+            "concurrency": 16,
+            "project": "water",
+        },
+        "a": {
+            "type": "azure",
+            "name": "a",
+            "bucket": "seas",
+            "prefix": "tailrace",
+            "endpoint_url": None,
+            "retries": 5,
+            "concurrency": 4,
+            "account": "salt",
+        },
+    }
+    assert {name: rule.store for name, rule in stack.rules.items()} == {"Model": "default", "Dataset": "a"}
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------
@@ -249,7 +301,7 @@ def test_what_another_stack_lacks_does_not_matter_and_is_found_by_validation() -
         stacks:
           here: {}
           cloud:
-            artifact_store: {type: gcs, bucket: "${BUCKET}"}
+            artifact_store: {type: swift, bucket: "${BUCKET}"}
             artifact_routing: {Model: {store: archive, register: true}}
     """
     write(text)
@@ -313,11 +365,32 @@ def test_a_rule_for_anything_else_is_an_error(name: str) -> None:
     assert found.startswith(f"{name!r} is no artifact type.")
 
 
+def test_what_is_wrong_with_a_bucket_is_told_with_its_key() -> None:
+    found = problems(
+        """
+        plugins:
+          artifact_store: {type: s3, buckett: rivers, retries: many, concurrency: 0}
+          artifact_stores: {g: {type: gcs, bucket: ab, region: x}, z: {type: s33, bucket: rivers}}
+        """
+    )
+    assert {line.rpartition(" @ ")[2].partition(" ")[0].removeprefix("plugins.") for line in found} == {
+        "artifact_store",
+        "artifact_store.buckett",
+        "artifact_store.retries",
+        "artifact_store.concurrency",
+        "artifact_stores.g.bucket",
+        "artifact_stores.g.region",
+        "artifact_stores.z.type",
+    }
+    assert any("Unknown key 'buckett'. Did you mean 'bucket'?" in line for line in found)
+    assert any("Did you mean 's3'?" in line for line in found)
+
+
 def test_a_store_of_a_bad_project_default_is_an_error() -> None:
     (found,) = problems('project: {default_storage: "ftp://me:word@host"}')
     assert found == (
-        "No store is known for 'ftp://***@host'. Known: a path, file:///path, memory://name"
-        " @ tailrace.yaml @ project.default_storage (line 1)"
+        "No store is known for 'ftp://***@host'. Known: a path, file:///path, memory://name, s3://bucket/prefix,"
+        " gs://bucket/prefix, az://bucket/prefix @ tailrace.yaml @ project.default_storage (line 1)"
     )
 
 
@@ -548,7 +621,7 @@ def test_options_hold_what_a_variable_held_and_are_shown_as_written(
         catalog: {{url: "postgresql://me:${{S}}@db/x?password={SECRET}&sslmode=on"}}
         plugins:
           artifact_store:
-            type: s3
+            type: swift
             bucket: "${{S}}"
             secret_key: ${{S}}
             token: {SECRET}
@@ -695,10 +768,8 @@ def test_without_the_plug_ins_each_missing_one_is_named_and_the_local_stack_work
     named = [problem.place for problem in caught.value.problems if problem.message.startswith("Nothing that is")]
     assert [place.split()[2].removeprefix("stacks.gcp-prod.") for place in named] == [
         "orchestrator.type",
-        "artifact_store.type",
         "model_registry.type",
         "model_deployer.type",
-        "artifact_stores.s3.type",
     ]
 
 

@@ -301,6 +301,10 @@ def test_the_variable_beats_the_stack_beats_the_project(config: Path, monkeypatc
         ("file://localhost/srv", "local", {"path": "/srv", "durable": True}),
         ("memory://", "memory", {"bucket": "default"}),
         ("memory://scratch/", "memory", {"bucket": "scratch"}),
+        ("s3://rivers", "s3", {"bucket": "rivers", "prefix": ""}),
+        ("s3://rivers/a%20b/c/", "s3", {"bucket": "rivers", "prefix": "a b/c"}),
+        ("gs://lakes/x", "gcs", {"bucket": "lakes", "prefix": "x"}),
+        ("az://seas/x", "azure", {"bucket": "seas", "prefix": "x"}),
     ],
 )
 def test_a_default_storage_is_a_path_or_a_uri(

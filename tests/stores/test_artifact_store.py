@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import string
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from tailrace import (
     ArtifactNotFound,
+    ArtifactRef,
     ArtifactStore,
     ConfigError,
     Dataset,
@@ -27,6 +30,7 @@ from tailrace import (
     build_artifact_store,
 )
 from tailrace.core.names import check_key, segment
+from tailrace.stores.base import Labels
 
 _buckets = itertools.count()
 
@@ -125,6 +129,22 @@ def test_saving_again_replaces_and_the_same_again_changes_nothing(store: Artifac
     assert store.load("a") == [2]
     with pytest.raises(IntegrityError, match="not the one that was handed over"):
         store.load(first)
+
+
+def test_of_writers_that_save_the_same_at_once_all_hand_over_the_manifest_that_is_there(store: ArtifactStore) -> None:
+    """As when a task is tried again while its first try lives on."""
+    ready = threading.Barrier(2)
+
+    def publish(number: int) -> ArtifactRef:
+        staged = store.stage({"x": number})
+        ready.wait()
+        return store.publish(staged, f"a/{number}", Labels("id", "name"))
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(50):
+            one, other = pool.map(publish, [number, number])
+            assert one == other
+            assert store.load(one) == {"x": number}
 
 
 def test_equal_content_has_an_equal_digest_wherever_it_is(store: ArtifactStore, tmp_path: Path) -> None:
@@ -302,5 +322,5 @@ def test_a_store_is_built_from_a_uri(uri: str, root: str) -> None:
 
 
 def test_an_unknown_scheme_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown scheme 'ftp'; known: file://, memory://"):
+    with pytest.raises(ConfigError, match="unknown scheme 'ftp'; known: az://, file://, gs://, memory://, s3://"):
         build_artifact_store("ftp://host/x")

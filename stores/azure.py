@@ -1,0 +1,130 @@
+"""A container of Azure Blob Storage as an artifact store: over adlfs' client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..core.errors import MissingExtra, StoreError
+from .object_store import PART, ObjectStore
+
+__all__ = ["AzureArtifactStore"]
+
+_ONCE = {"retry_total": 0}  # we repeat, not the client
+
+
+class AzureArtifactStore(ObjectStore):
+    """Artifacts in a container (``bucket_name``) of an Azure storage account. Needs ``tailrace[azure]``.
+
+    ``endpoint_url`` is that of an emulator or of another cloud, and needs ``AZURE_STORAGE_ACCOUNT_KEY``. See
+    :class:`ObjectStore` for ``retries`` and ``concurrency``.
+    """
+
+    scheme: ClassVar[str] = "az"
+    kind: ClassVar[str] = "azure"
+    credentials: ClassVar[str] = "AZURE_STORAGE_* variables or the default Azure credential"
+
+    def __init__(
+        self,
+        name: str = "azure",
+        bucket_name: str = "",
+        account_name: str | None = None,
+        prefix: str = "tailrace",
+        endpoint_url: str | None = None,
+        *,
+        allow_pickle: str = "never",
+        retries: int = 5,
+        concurrency: int = 16,
+    ) -> None:
+        self.account_name = account_name
+        super().__init__(
+            name,
+            bucket_name,
+            prefix,
+            endpoint_url,
+            allow_pickle=allow_pickle,
+            retries=retries,
+            concurrency=concurrency,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The store's settings, without secrets."""
+        return {**super().to_dict(), "account": self.account_name}
+
+    def _connect(self) -> Any:
+        try:
+            from adlfs import AzureBlobFileSystem
+        except ImportError as error:
+            raise MissingExtra("The azure store", "azure", "adlfs") from error
+        options: dict[str, Any] = {"account_name": self.account_name}
+        if self.endpoint_url:
+            options = {"connection_string": self._connection_string()}
+        return AzureBlobFileSystem(**options, use_listings_cache=False, skip_instance_cache=True)
+
+    def _connection_string(self) -> str:
+        account = self.account_name or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+        key = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY")
+        if not account or not key:
+            raise StoreError(
+                f"The store {self.name!r} cannot be used: with an endpoint_url it needs the account's name and "
+                "AZURE_STORAGE_ACCOUNT_KEY. Set them, or leave out the endpoint_url and set "
+                "AZURE_STORAGE_CONNECTION_STRING."
+            )
+        return f"AccountName={account};AccountKey={key};BlobEndpoint={self.endpoint_url}"
+
+    def _container(self, fs: Any) -> Any:
+        return fs.service_client.get_container_client(self.bucket_name)
+
+    async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+        wanted = {} if stop is None else {"offset": start, "length": stop - (start or 0)}
+        with _plainly(key):
+            stream = await self._container(fs).download_blob(key, **wanted, max_concurrency=1, **_ONCE)
+            data: bytes = await stream.readall()
+        return data
+
+    async def _put(self, fs: Any, key: str, data: bytes, *, create: bool = False) -> None:
+        with _plainly(key):
+            await self._container(fs).upload_blob(key, data, overwrite=not create, **_ONCE)
+
+    async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
+        async def send() -> None:
+            with path.open("rb") as file, _plainly(key):
+                await self._container(fs).upload_blob(
+                    key, file, length=size, overwrite=True, max_concurrency=4, **_ONCE
+                )
+
+        await self._patiently(send)
+
+    async def _list(self, fs: Any, prefix: str) -> list[str]:
+        with _plainly(prefix):
+            return [name async for name in self._container(fs).list_blob_names(name_starts_with=prefix, **_ONCE)]
+
+    async def _delete(self, fs: Any, key: str) -> None:
+        with _plainly(key):
+            await self._container(fs).delete_blob(key, **_ONCE)
+
+    def _honours_conditions(self, fs: Any) -> bool | None:
+        host = fs.service_client.primary_hostname.partition(":")[0]
+        return True if host.endswith(".windows.net") else None
+
+    def _broken(self) -> tuple[type[BaseException], ...]:
+        from aiohttp import ClientError
+        from azure.core.exceptions import IncompleteReadError, ServiceRequestError, ServiceResponseError
+
+        return ServiceRequestError, ServiceResponseError, IncompleteReadError, ClientError
+
+
+@contextmanager
+def _plainly(key: str) -> Iterator[None]:
+    """Azure's errors for an object that is there, or not, as Python's own."""
+    from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+
+    try:
+        yield
+    except ResourceNotFoundError as error:
+        raise FileNotFoundError(key) from error
+    except (ResourceExistsError, ResourceModifiedError) as error:
+        raise FileExistsError(key) from error

@@ -1,0 +1,158 @@
+"""What networks do to an S3 store, some times each: transient faults pass unseen, others fail at once and say why."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tailrace import StoreError
+from tailrace.stores.s3 import S3ArtifactStore
+
+from .fault_proxy import FaultProxy, Kind
+from .servers import Server
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
+SMALL = {"number": 1, "text": "t" * 1000}
+LARGE = bytes(range(256)) * 16_000  # four megabytes
+IN_PARTS = bytes(range(256)) * 80_000  # twenty, more than goes in one request
+
+pytestmark = pytest.mark.parametrize("turn", range(ROUNDS))
+
+
+@pytest.fixture
+def proxy(s3: Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def opened(s3: Server, proxy: FaultProxy) -> Callable[..., S3ArtifactStore]:
+    """Opens a store behind the proxy, at one place, which has answered before anything happens to it."""
+    bucket = s3.bucket()
+
+    def opened(**options: Any) -> S3ArtifactStore:
+        store = S3ArtifactStore(bucket_name=bucket, endpoint_url=proxy.url, **options)
+        store.create("first", b"")
+        return store
+
+    return opened
+
+
+Opened = Callable[..., S3ArtifactStore]
+
+
+@pytest.mark.parametrize("kind", ["busy", "broken", "reset", "lost answer"])
+@pytest.mark.parametrize("request_line", ["PUT ", "GET ", ""])
+def test_what_fails_twice_is_tried_again(
+    kind: Kind, request_line: str, turn: int, proxy: FaultProxy, opened: Opened
+) -> None:
+    store = opened()
+    proxy.fault(kind, times=2, matching=request_line)
+    store.save(SMALL, "a", {"m": 1})
+    assert (store.load("a"), store.get_metadata("a")) == (SMALL, {"m": 1})
+    assert store.list_artifacts() == ["a"]
+    assert proxy.hits == 2
+
+
+def test_what_fails_for_ever_ends_within_the_bound_and_leaves_the_old_version(
+    turn: int, proxy: FaultProxy, opened: Opened
+) -> None:
+    store = opened(retries=2)
+    store.save("old", "a")
+    proxy.fault("busy")
+    with pytest.raises(StoreError, match=r"(?s)503|SlowDown.*3 times"):
+        store.save("new", "a")
+    assert proxy.hits % 3 == 0, "each request was tried three times"
+    proxy.clear()
+    assert store.load("a") == "old"
+    store.save("new", "a")
+    assert opened().load("a") == "new"
+
+
+def test_what_is_denied_fails_at_once_and_says_what_to_check(turn: int, proxy: FaultProxy, opened: Opened) -> None:
+    store = opened()
+    store.save("old", "a")
+    for act in (lambda: store.read("first"), lambda: store.create("b", b""), lambda: list(store.walk())):
+        proxy.fault("denied")
+        with pytest.raises(StoreError, match=r"(?s)Check the credentials.*AWS_PROFILE"):
+            act()
+        assert proxy.hits == 1
+    proxy.clear()
+    assert store.load("a") == "old"
+
+
+@pytest.mark.parametrize(("value", "matching"), [(LARGE, "content-"), (IN_PARTS, "partNumber=2")])
+def test_an_upload_that_is_cut_is_made_again(
+    value: bytes, matching: str, turn: int, proxy: FaultProxy, opened: Opened
+) -> None:
+    store = opened()
+    proxy.fault("cut upload", times=2, matching=matching, bytes=1_000_000)
+    store.save(value, "a")
+    assert proxy.hits == 2
+    proxy.clear()
+    assert opened().load("a") == value
+
+
+@pytest.mark.parametrize("value", [LARGE, IN_PARTS], ids=["whole", "in parts"])
+def test_a_download_that_is_cut_is_made_again(value: bytes, turn: int, proxy: FaultProxy, opened: Opened) -> None:
+    store = opened()
+    store.save(value, "a")
+    proxy.fault("cut download", times=2, matching="content-", bytes=100_000)
+    assert store.load("a") == value
+    assert proxy.hits == 2
+
+
+def test_an_answer_that_never_comes_is_asked_for_again(
+    turn: int, proxy: FaultProxy, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    client = s3fs.S3FileSystem
+
+    def impatient(**options: Any) -> Any:
+        options["config_kwargs"] |= {"connect_timeout": 1, "read_timeout": 1}  # the store's own is a minute
+        return client(**options)
+
+    monkeypatch.setattr(s3fs, "S3FileSystem", impatient)
+    store = opened()
+    proxy.fault("black hole", times=1)
+    begin = time.monotonic()
+    store.save(SMALL, "a")
+    assert store.load("a") == SMALL
+    assert proxy.hits == 1
+    assert time.monotonic() - begin >= 1
+
+
+def test_slow_answers_are_waited_for_and_nothing_is_asked_twice(turn: int, proxy: FaultProxy, opened: Opened) -> None:
+    store = opened()
+    proxy.fault("slow", seconds=0.2)
+    store.save(SMALL, "a")
+    written = [line for line in proxy.requests if line.startswith("PUT ")]
+    assert len(written) == len(set(written)) >= 2
+    assert store.load("a") == SMALL
+
+
+def test_one_s_own_object_is_known_after_the_answer_to_its_creation_was_lost(
+    turn: int, proxy: FaultProxy, opened: Opened
+) -> None:
+    store = opened()
+    proxy.fault("lost answer", times=1, matching="If-None-Match: *")
+    assert store.create("claim", b"mine") is True
+    assert proxy.hits == 1
+    assert opened().create("claim", b"another's") is False
+    assert store.read("claim") == b"mine"
+
+
+def test_an_object_of_another_is_not_taken_for_one_s_own_after_a_lost_answer(
+    turn: int, proxy: FaultProxy, opened: Opened
+) -> None:
+    store, other = opened(), opened()
+    assert other.create("claim", b"another's") is True
+    proxy.fault("lost answer", times=1, matching="If-None-Match: *")
+    assert store.create("claim", b"mine") is False
+    assert proxy.hits == 1
+    assert store.read("claim") == b"another's"
