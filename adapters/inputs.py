@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ..core.annotations import allows_none, asset_type, concrete, item_type, pointed
-from ..core.assets import Asset
+from ..core.assets import Asset, Metrics, Parameters
 from ..core.errors import IntegrityError, StepSkipped
 from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, Plan
 from ..core.ref import Ref
 from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
 from ..core.step import Condition
-from ..core.typenames import type_name
+from ..core.typenames import asset_named, type_name
 from ..materializers.files import FileReader
-from ..routing.router import Router
+from ..routing.router import Copy, Router
 
-__all__ = ["load_inputs"]
+__all__ = ["handed_on", "load_inputs"]
 
 
 def load_inputs(
@@ -144,10 +144,34 @@ class _Stored:
     def load(self, columns: Sequence[Any] | None) -> Any:
         return _adapt(*self._router.load(self._ref, columns), self._wanted)
 
+    def as_it_is(self, declared: Any) -> Copy | None:
+        """The artifact itself, where the value that an output of this annotation stores would be all of it.
+
+        Not of Metrics and Parameters, whose values trackers are told.
+        """
+        manifest = self.manifest()
+        if not manifest.wrapper:
+            return None  # rules go by a class and its bases, which a name alone does not tell
+        kind = asset_named(manifest.wrapper)
+        wanted, output = asset_type(self._wanted), asset_type(declared)
+        unchanged = issubclass(kind, wanted) if wanted else concrete(self._wanted) is None and not manifest.bare
+        fits = output is None or issubclass(kind, output)
+        return Copy(self._ref, kind) if unchanged and fits and not issubclass(kind, Metrics | Parameters) else None
+
     def close(self) -> None:
         if self._files is not None:
             self._router.store_of(self._ref.uri).release_tree(self._files.directory)
             self._files = None
+
+
+def handed_on(returned: Any, declared: Any) -> Any:
+    """What is to be stored of what a step returns: of a handle the artifact as it is, or its value as it was."""
+    if not isinstance(returned, Ref):
+        return returned
+    copy = returned.source.as_it_is(declared) if isinstance(returned.source, _Stored) else None
+    if copy is None:
+        returned.release()  # what was loaded may have been changed
+    return copy or returned.load()
 
 
 def _named(value: Any, router: Router) -> ArtifactRef | None:

@@ -30,7 +30,7 @@ from ..routing.router import Committed, Router, Task
 from ..routing.stacks import Stack, resolve_stack
 from .events import StepEvent, emit
 from .handle import RunHandle, entered
-from .inputs import load_inputs
+from .inputs import handed_on, load_inputs
 
 __all__ = [
     "begin_run",
@@ -175,7 +175,7 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
         handle = RunHandle(router, task)
         try:
             with entered(handle):
-                values = _split(node, _call(node, dict(arguments)))
+                values = _outputs(node, _call(node, dict(arguments)))
         finally:
             for lazy in lent:
                 lazy.release()
@@ -321,25 +321,26 @@ def _run_async(make: Callable[[], Any]) -> Any:
         return pool.submit(context.run, asyncio.run, make()).result()
 
 
+def _outputs(node: Node, returned: Any) -> dict[str, Any]:
+    """What is to be stored, by output."""
+    values = _split(node, returned)
+    return {output.name: handed_on(values.pop(output.name), output.annotation) for output in node.outputs}
+
+
 def _split(node: Node, returned: Any) -> dict[str, Any]:
     """The returned value by output."""
     names = [output.name for output in node.outputs]
     if len(names) == 1:
-        return {names[0]: _value(returned)}
+        return {names[0]: returned}
     if isinstance(returned, Mapping) and not isinstance(returned, Asset) and set(returned) == set(names):
-        return {name: _value(returned[name]) for name in names}
+        return {name: returned[name] for name in names}
     if isinstance(returned, tuple | list) and len(returned) == len(names):
-        return dict(zip(names, map(_value, returned), strict=True))
+        return dict(zip(names, returned, strict=True))
     shown = f"{type_name(type(returned))}" + (f" of {len(returned)}" if isinstance(returned, tuple | list) else "")
     raise MaterializationError(
         f"The step {node.name!r} declares {len(names)} outputs ({', '.join(names)}) but returned a {shown}. "
         "Return a tuple of as many values, or a dict with these keys."
     )
-
-
-def _value(returned: Any) -> Any:
-    """What is to be stored; a handle that is handed on stands for its value."""
-    return returned.load() if isinstance(returned, Ref) else returned
 
 
 # --- the record -----------------------------------------------------------------------------------------------------

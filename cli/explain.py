@@ -104,9 +104,10 @@ def _type(annotation: Any) -> str:
 
 
 def _materializer(annotation: Any, kind: str) -> str:
-    from ..core.annotations import asset_type
+    from ..core.annotations import asset_type, pointed
     from ..materializers.registry import choose
 
+    annotation = pointed(annotation) or annotation
     if annotation in (inspect.Parameter.empty, Any):
         return _BY_VALUE
     if asset_type(annotation) is not None:

@@ -17,6 +17,7 @@ RUNS = "_runs"
 _LIMIT = 160  # bytes; file systems allow 255, and temporary names are longer than final ones
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
 _ESCAPED = re.compile(r"-[0-9a-f]{14}$")  # not twelve, as the last group of a UUID has
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # line ends are refused by GCS, most others by Azure
 _CONTENT = re.compile(r"content-[0-9a-f]{16}$")
 
 
@@ -63,8 +64,10 @@ def check_key(key: str) -> str:
     A segment longer than a file system allows is shortened as :func:`segment` does.
     """
     cleaned = key.removesuffix("/")
-    if "\0" in cleaned:
-        raise InvalidKey(f"The key {key!r} holds a NUL byte.")
+    if _UNWRITABLE.search(cleaned):
+        raise InvalidKey(
+            f"The key {key!r} holds a control character, or half of a surrogate pair; no store need take it."
+        )
     if cleaned.startswith("/") or "\\" in cleaned or re.match(r"[A-Za-z]:/", cleaned):
         raise InvalidKey(f"The key {key!r} is not relative to the store's root.")
     parts = cleaned.split("/")

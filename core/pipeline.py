@@ -425,6 +425,7 @@ def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
     """Annotated types that cannot fit: of an output and the parameter that takes it."""
     by_name = {node.name: node for node in nodes}
     for node in nodes:
+        yield from _handle_problems(node)
         for parameter, sources in node.sources.items():
             if parameter == CONDITION:
                 continue
@@ -437,6 +438,16 @@ def _type_problems(nodes: Sequence[Node]) -> Iterator[Problem]:
                     what = f"the output {source.output!r} of step {source.node!r} is {shown}"
                     place = f"step {node.name!r}, parameter {parameter!r}"
                     yield Problem(f"it is annotated {describe(wanted)}, but {what}", place)
+
+
+def _handle_problems(node: Node) -> Iterator[Problem]:
+    """Lists of handles that no steps' outputs are."""
+    for parameter, binding in node.bindings.items():
+        wanted = node.step.annotations.get(parameter, inspect.Parameter.empty)
+        given = isinstance(binding, FromParam) or (isinstance(binding, Fixed) and binding.value)
+        if given and parameter not in node.mapped and pointed(item_type(wanted)) is not None:
+            what = "a list of handles is made of steps' outputs; take each other artifact by a parameter of its own"
+            yield Problem(f"it is annotated {describe(wanted)}: {what}", f"step {node.name!r}, parameter {parameter!r}")
 
 
 def _fit(node: Node, parameter: str, producer_is_mapped: bool, given: Any, wanted: Any) -> tuple[bool, str]:

@@ -40,13 +40,13 @@ class Source(Protocol):
 class Ref(Generic[T_co]):
     """A handle on an artifact. Nothing but its reference is read before something is asked for.
 
-    What is loaded is held until :meth:`release`, or until the step that received the handle ends. Returned from a
-    step, it stands for its value.
+    What is loaded is held until :meth:`release`, or until the step that received the handle ends. A step that returns
+    it stores the artifact again, as it was.
     """
 
     def __init__(self, ref: ArtifactRef, source: Source) -> None:
         self.ref = ref
-        self._source = source
+        self.source = source
         self._manifest: Manifest | None = None
         self._value: Any = _UNLOADED
 
@@ -95,7 +95,7 @@ class Ref(Generic[T_co]):
         On a local store they are in place, of any other a temporary copy. Every call reads the files to verify them.
         """
         files = self.files
-        return self._source.path(files[0] if len(files) == 1 else "")
+        return self.source.path(files[0] if len(files) == 1 else "")
 
     def open(self, file: str | None = None, mode: str = "rb") -> IO[Any]:
         """Open one of the files to read it, verified; the only one unless it is named. Text is UTF-8.
@@ -109,7 +109,7 @@ class Ref(Generic[T_co]):
         if chosen is None or chosen not in known:
             asked = "which of its files to open must be named" if file is None else f"it has no file {file!r}"
             raise ArtifactNotFound(f"Of the artifact {self.name!r} {asked}. It has: {', '.join(known) or 'none'}.")
-        return self._source.path(chosen).open(mode, encoding=None if "b" in mode else "utf-8")
+        return self.source.path(chosen).open(mode, encoding=None if "b" in mode else "utf-8")
 
     def load(self, columns: Sequence[Any] | None = None) -> T_co:
         """The value, verified, as the annotation says; a second call gives the same object.
@@ -119,9 +119,9 @@ class Ref(Generic[T_co]):
         columns that there are not, and for a value without columns.
         """
         if columns is not None:
-            return self._source.load(_checked(columns))  # type: ignore[no-any-return]  # a T, of fewer columns
+            return self.source.load(_checked(columns))  # type: ignore[no-any-return]  # a T, of fewer columns
         if self._value is _UNLOADED:
-            self._value = self._source.load(None)
+            self._value = self.source.load(None)
         return self._value  # type: ignore[no-any-return]  # what is stored is a T, or planning has refused it
 
     def release(self) -> None:
@@ -131,11 +131,11 @@ class Ref(Generic[T_co]):
     def close(self) -> None:
         """Release the value, and what was copied for :attr:`path`: done for you once the step's outputs are stored."""
         self.release()
-        self._source.close()
+        self.source.close()
 
     def _read_manifest(self) -> Manifest:
         if self._manifest is None:
-            self._manifest = self._source.manifest()
+            self._manifest = self.source.manifest()
         return self._manifest
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ from .rules import decide
 from .stacks import Stack
 from .trackers import Tracker, build_tracker
 
-__all__ = ["Committed", "Router", "Task"]
+__all__ = ["Committed", "Copy", "Router", "Task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,14 @@ class Task:
     code_version: str
     plan_version: str
     parents: tuple[Parent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """An output that is another artifact as it is: its files are copied, and no value is loaded."""
+
+    ref: ArtifactRef
+    kind: type[Asset]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,9 @@ class Router:
         *,
         tags: Mapping[str, str] | None = None,
     ) -> dict[str, Committed]:
-        """Store, track and register a task's outputs; ``declared`` are their annotations, ``tags`` are added to each.
+        """Store, track and register a task's outputs, values or :class:`Copy`.
+
+        ``declared`` are their annotations, ``tags`` are added to each.
 
         All are written aside before any is published, so that an output that cannot be stored leaves nothing of the
         others. Raises :class:`~tailrace.MaterializationError` naming step and output, and
@@ -150,7 +160,7 @@ class Router:
         try:
             for output, returned in values.items():
                 value, bare = _as_declared(returned, declared.get(output), task.step, output)
-                route = self.route(task, output, type(value))
+                route = self.route(task, output, value.kind if isinstance(value, Copy) else type(value))
                 staged[output] = (route, value, bare, self._stage(route, value, task, output))
             stored = {
                 output: (route, value, *self._publish(route, written, _labels(task, output, value, bare, tags)))
@@ -173,8 +183,16 @@ class Router:
         }
 
     def _stage(self, route: Route, value: Any, task: Task, output: str) -> Staged:
+        store = self.store(route.store)
+        if isinstance(value, Copy):
+            source = self.store_of(value.ref.uri)
+            files, manifest = source.reader(value.ref)
+            try:
+                return store.stage_copy(files, manifest)
+            finally:
+                source.release_tree(files.directory)
         try:
-            return self.store(route.store).stage(value)
+            return store.stage(value)
         except MaterializationError as error:
             error.args = (f"The step {task.step!r} returned an output {output!r} that cannot be stored: {error}",)
             raise
@@ -230,7 +248,7 @@ class Router:
 def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
     """The value as the declared artifact type, and whether it was returned bare."""
     declared = asset_type(annotation)
-    if declared is None or isinstance(value, declared) or (value is None and annotation is not declared):
+    if declared is None or isinstance(value, declared | Copy) or (value is None and annotation is not declared):
         return value, False
     try:
         return declared.wrap(value), True

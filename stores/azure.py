@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core.errors import MissingExtra, StoreError
-from .object_store import PART, ObjectStore
+from .object_store import ObjectStore
 
 __all__ = ["AzureArtifactStore"]
 
@@ -85,9 +85,16 @@ class AzureArtifactStore(ObjectStore):
             data: bytes = await stream.readall()
         return data
 
-    async def _put(self, fs: Any, key: str, data: bytes, *, create: bool = False) -> None:
+    async def _put(self, fs: Any, key: str, data: bytes, *, writer: str | None = None) -> None:
+        condition = {"metadata": {"writer": writer}} if writer else {"overwrite": True}
         with _plainly(key):
-            await self._container(fs).upload_blob(key, data, overwrite=not create, **_ONCE)
+            await self._container(fs).upload_blob(key, data, **condition, **_ONCE)
+
+    async def _writer(self, fs: Any, key: str) -> str | None:
+        with _plainly(key):
+            found = await self._container(fs).get_blob_client(key).get_blob_properties(**_ONCE)
+        writer: str | None = (found.metadata or {}).get("writer")
+        return writer
 
     async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
         async def send() -> None:

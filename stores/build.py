@@ -33,7 +33,8 @@ def build_artifact_store(uri: str | os.PathLike[str], **options: Any) -> Artifac
     """The store at a path or URI, the rest of which is percent-decoded.
 
     That is ``./dir``, ``dir``, ``~/dir``, ``/dir``, ``file:///dir``, ``memory://name``, ``s3://bucket/prefix``,
-    ``gs://bucket/prefix`` or ``az://container/prefix``. ``options`` are those of the store's class. Raises :class:`~tailrace.ConfigError` for an unknown scheme.
+    ``gs://bucket/prefix`` or ``az://container/prefix``. ``options`` are those of the store's class. Raises
+    :class:`~tailrace.ConfigError` for an unknown scheme.
     """
     text = os.fspath(uri)
     if "://" not in text:
@@ -52,7 +53,7 @@ def build_artifact_store(uri: str | os.PathLike[str], **options: Any) -> Artifac
 
 
 def in_bucket(uri: str) -> dict[str, str]:
-    """The options that the URI of a bucket, or of memory, stands for."""
+    """The options that the URI of a bucket, or of memory, stands for. A URI has no default prefix."""
     scheme, _, rest = uri.partition("://")
     if scheme == "memory":
         return {"bucket": unquote(rest.strip("/")) or "default"}

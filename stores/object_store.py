@@ -11,6 +11,7 @@ import atexit
 import os
 import random
 import re
+import secrets
 import shutil
 import tempfile
 import threading
@@ -29,7 +30,7 @@ __all__ = ["PART", "ObjectStore", "all_of", "status_of"]
 
 T = TypeVar("T")
 
-PART = 8 << 20  # bytes; what is larger goes up and down in parts of this size
+PART = 5 << 20  # bytes; what is larger goes up and down in parts of this size, the least that S3 takes
 _KEY_LIMIT = 1024  # bytes, on all three
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{2,221}")
 _LONGEST_WAIT = 20.0  # seconds between two tries
@@ -74,6 +75,7 @@ class ObjectStore(ArtifactStore):
         self._check()
         self._lock = threading.Lock()
         self._opened: tuple[int, Any, asyncio.Semaphore] | None = None
+        self._bucket_seen = False
         self._conditional: bool | None = None  # whether a conditional create is honoured; not known yet
 
     # --- what a kind of bucket supplies: one request each, without repeating ------------------------------------------
@@ -87,8 +89,12 @@ class ObjectStore(ArtifactStore):
         """An object's bytes, or those of a range, as far as they go; raises ``FileNotFoundError``."""
 
     @abstractmethod
-    async def _put(self, fs: Any, key: str, data: bytes, *, create: bool = False) -> None:
-        """Write an object; with ``create`` raises ``FileExistsError`` where there is one."""
+    async def _put(self, fs: Any, key: str, data: bytes, *, writer: str | None = None) -> None:
+        """Write an object; with ``writer``, noted in its metadata, raises ``FileExistsError`` where there is one."""
+
+    @abstractmethod
+    async def _writer(self, fs: Any, key: str) -> str | None:
+        """The writer that is noted in an object's metadata; raises ``FileNotFoundError``."""
 
     @abstractmethod
     async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
@@ -286,7 +292,9 @@ class ObjectStore(ArtifactStore):
         while True:
             try:
                 async with self._opened[2]:
-                    return await request(*args, **options)
+                    answer = await request(*args, **options)
+                self._bucket_seen = True
+                return answer
             except Exception as error:
                 tries += 1
                 if tries > self.retries or not self._passes(error):
@@ -295,10 +303,9 @@ class ObjectStore(ArtifactStore):
 
     def _passes(self, error: BaseException) -> bool:
         """Whether what failed may work in a moment."""
-        status = status_of(error)
-        if status is not None:
-            return status in _TRANSIENT or bool(_codes(error) & _TRANSIENT_CODES)
-        return isinstance(error, (ConnectionError, TimeoutError, *self._broken()))
+        if isinstance(error, (ConnectionError, TimeoutError, *self._broken())):
+            return True
+        return status_of(error) in _TRANSIENT or bool(_codes(error) & _TRANSIENT_CODES)
 
     async def _create(self, fs: Any, place: str, data: bytes) -> bool:
         if self._conditional is True:
@@ -320,18 +327,16 @@ class ObjectStore(ArtifactStore):
         return await self._look(fs, place) == data
 
     async def _create_conditionally(self, fs: Any, place: str, data: bytes) -> bool:
-        """Create, and tell an object of somebody else's from one's own, whose answer was lost on the way."""
-        tries = 0
-
-        async def put() -> None:
-            nonlocal tries
-            tries += 1
-            await self._put(fs, place, data, create=True)
-
+        """Create, and tell an object of somebody else's from this one, of which the answer was lost on the way."""
+        writer = secrets.token_hex(8)
         try:
-            await self._patiently(put)
+            await self._patiently(self._put, fs, place, data, writer=writer)
         except FileExistsError:
-            return tries > 1 and await self._look(fs, place) == data
+            # Whether there was an earlier try is not known here: HTTP clients repeat what broke off by themselves.
+            try:
+                return await self._patiently(self._writer, fs, place) == writer
+            except FileNotFoundError:
+                return False  # it has been removed since
         return True
 
     async def _look(self, fs: Any, place: str) -> bytes | None:
@@ -445,9 +450,11 @@ def status_of(error: BaseException) -> int | None:
         answer = getattr(item, "response", None)
         if isinstance(answer, dict):
             return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-        for code in (getattr(item, "status_code", None), getattr(item, "code", None), getattr(item, "status", None)):
-            if isinstance(code, int):
-                return code
+        code = getattr(item, "status_code", None)  # Azure's
+        if type(item).__module__.startswith("gcsfs"):
+            code = getattr(item, "code", None)
+        if isinstance(code, int):
+            return code
         if str(item).startswith("Forbidden: "):  # gcsfs
             return 403
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -82,14 +83,19 @@ class S3ArtifactStore(ObjectStore):
             data: bytes = await body.read()
         return data
 
-    async def _put(self, fs: Any, key: str, data: bytes, *, create: bool = False) -> None:
-        condition = {"IfNoneMatch": "*"} if create else {}
+    async def _put(self, fs: Any, key: str, data: bytes, *, writer: str | None = None) -> None:
+        condition = {"IfNoneMatch": "*", "Metadata": {"writer": writer}} if writer else {}
         try:
             await fs._call_s3("put_object", Bucket=self.bucket_name, Key=key, Body=data, **condition)
         except OSError as error:
-            if create and status_of(error) == 412:
+            if writer and status_of(error) == 412:
                 raise FileExistsError(key) from error
             raise
+
+    async def _writer(self, fs: Any, key: str) -> str | None:
+        head = await fs._call_s3("head_object", Bucket=self.bucket_name, Key=key)
+        found: str | None = head["Metadata"].get("writer")
+        return found
 
     async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
         where = {"Bucket": self.bucket_name, "Key": key}
@@ -109,7 +115,8 @@ class S3ArtifactStore(ObjectStore):
             parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
             await self._complete(fs, where, upload, parts, size)
         except BaseException:
-            await fs._call_s3("abort_multipart_upload", **where, UploadId=upload)
+            with suppress(Exception):  # what went wrong before is what matters
+                await fs._call_s3("abort_multipart_upload", **where, UploadId=upload)
             raise
 
     async def _complete(self, fs: Any, where: dict[str, str], upload: str, parts: list[Any], size: int) -> None:
@@ -131,7 +138,8 @@ class S3ArtifactStore(ObjectStore):
 
     def _broken(self) -> tuple[type[BaseException], ...]:
         from aiohttp import ClientError
+        from botocore.exceptions import ConnectionError as NotConnected
         from botocore.exceptions import HTTPClientError
         from botocore.parsers import ResponseParserError
 
-        return HTTPClientError, ResponseParserError, ClientError
+        return HTTPClientError, NotConnected, ResponseParserError, ClientError

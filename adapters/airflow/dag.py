@@ -34,6 +34,7 @@ _UNSET: Any = object()
 class PipelineDag(DAG):
     """A DAG like any other, whose :meth:`test` also works where Airflow has no database yet."""
 
+    registered = False
     testing = False
     told = ""
 
@@ -45,9 +46,10 @@ class PipelineDag(DAG):
         """
         from .home import make_database, register
 
-        make_database()
-        register(self)
-        self.testing, self.told = True, ""
+        if not self.registered:
+            make_database()
+            register(self)
+        self.registered, self.testing, self.told = True, True, ""
         try:
             return super().test(*args, **options)
         finally:

@@ -78,6 +78,7 @@ class StepTask(BaseOperator):
         """Run the step; what Airflow keeps are the references of its outputs."""
         from .execution import run_task
 
+        self.links = {}
         return run_task(self, context)
 
 

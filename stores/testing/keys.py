@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import unicodedata
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from ...core.errors import InvalidKey
 from .place import Place, hold, same
@@ -23,6 +28,19 @@ _PARTS = [
     "é", "e\u0301", "K", "\u212a", "x" * 161, "x" * 300, "é" * 100, "a-0123456789abcd", "file:", "s3:", "memory:",
 ]
 # fmt: on
+_ALIKE: list[Callable[[str], str]] = [
+    str.swapcase,
+    str.strip,
+    lambda key: quote(key, errors="replace"),
+    unquote,
+    lambda key: key.rstrip(". "),
+    lambda key: key.replace("\\", "/"),
+    lambda key: re.sub(r"[^A-Za-z0-9/]", "-", key),
+    lambda key: unicodedata.normalize("NFC", key),
+    lambda key: unicodedata.normalize("NFD", key),
+    lambda key: unicodedata.normalize("NFKC", key),
+]
+"""What some store, file system or client takes for the same key."""
 
 
 def hostile_keys() -> SearchStrategy[str]:
@@ -37,7 +55,7 @@ def hostile_keys() -> SearchStrategy[str]:
 
 
 def check_keys(place: Place, *, batches: int = 10, size: int = 40) -> None:
-    """Write hostile keys, some at once, and check that none escapes and that no two become one.
+    """Write hostile keys, each with one that looks like it, and check that none escapes and that no two become one.
 
     Every key is refused as :class:`~tailrace.InvalidKey` or can be saved, listed, loaded and deleted. ``place.around``
     is compared after every batch. Raises AssertionError, and Hypothesis prints a small batch that shows it.
@@ -48,31 +66,35 @@ def check_keys(place: Place, *, batches: int = 10, size: int = 40) -> None:
     folders = itertools.count()
     before = place.around()
 
-    @settings(max_examples=batches, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(st.lists(hostile_keys(), max_size=size, unique=True))
-    def check(keys: list[str]) -> None:
-        _check(place, f"batch-{next(folders)}", keys)
+    checks = list(HealthCheck)
+    pairs = st.builds(lambda key, alike: (key, alike(key)), hostile_keys(), st.sampled_from(_ALIKE))
+
+    @settings(
+        max_examples=batches, deadline=None, suppress_health_check=checks, database=None, report_multiple_bugs=False
+    )
+    @given(st.lists(pairs, max_size=size // 2))
+    def check(keys: list[tuple[str, str]]) -> None:
+        _check(place, f"batch-{next(folders)}", [key for pair in keys for key in pair])
         same(place.around(), before, "What is around the place was changed")
 
     check()
 
 
 def _check(place: Place, folder: str, keys: list[str]) -> None:
-    store, again = place.store, place.other
+    store, other = place.store, place.other
     saved: dict[str, str] = {}  # by the place that they name: a slash at the end makes no difference
-    for given_key in keys:
-        for key in (given_key, f"{folder}/{given_key}"):
-            try:
+    try:
+        for key in (key for given in keys for key in (given, f"{folder}/{given}")):
+            with suppress(InvalidKey):
                 uri = store.save(key, key)
-            except InvalidKey:
-                continue
-            hold(uri.startswith(f"{store.root_uri}/"), f"{key!r} was saved at {uri}")
-            saved[key.removesuffix("/")] = key
-    for key in saved.values():
-        same(again.load(key).removesuffix("/"), key.removesuffix("/"), f"What was saved at {key!r}")
-        same(again.load(again.uri(again.key(key))).removesuffix("/"), key.removesuffix("/"), f"By URI, {key!r}")
-    listed = again.list_artifacts()
-    same(len(listed), len(saved), f"How many of the keys {list(saved)} are listed, as {listed}")
-    for path in listed:
-        again.delete(path)
-    same(again.list_artifacts(), [], f"After deleting {listed}")
+                hold(uri.startswith(f"{store.root_uri}/"), f"{key!r} was saved at {uri}")
+                saved[key.removesuffix("/")] = key
+        for name, key in saved.items():
+            for path in (key, store.uri(store.key(key))):
+                same(other.load(path).removesuffix("/"), name, f"What was saved at {key!r}, loaded from {path!r}")
+        listed = other.list_artifacts()
+        same(len(listed), len(saved), f"How many of the keys {list(saved)} are listed, as {listed}")
+    finally:
+        for path in other.list_artifacts():
+            other.delete(path)
+    same(other.list_artifacts(), [], "After deleting them all")

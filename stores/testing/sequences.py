@@ -25,7 +25,12 @@ def check_sequences(place: Place, *, sequences: int = 20, calls: int = 30) -> No
     checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
     # An example that failed is found again by searching: nothing is written beside the tests of whoever uses this.
     options = settings(
-        max_examples=sequences, stateful_step_count=calls, deadline=None, suppress_health_check=checks, database=None
+        max_examples=sequences,
+        stateful_step_count=calls,
+        deadline=None,
+        suppress_health_check=checks,
+        database=None,
+        report_multiple_bugs=False,
     )
     run_state_machine_as_test(_machine(place), settings=options)
 

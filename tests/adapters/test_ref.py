@@ -14,7 +14,9 @@ from tailrace import (
     ArtifactRef,
     Dataset,
     IntegrityError,
+    LocalArtifactStore,
     MaterializationError,
+    Metrics,
     Model,
     Pipeline,
     Ref,
@@ -372,29 +374,130 @@ def test_a_copy_from_elsewhere_lasts_as_long_as_the_step(project: Path) -> None:
 # --- handing on -------------------------------------------------------------------------------------------------------
 
 
+@step
+def passed(data: Ref[Dataset]) -> Ref[Dataset]:
+    return data
+
+
+@step(outputs=["one", "two"])
+def changed(data: Ref[Any]) -> tuple[Any, Any]:
+    data.load().data["a"] = 0
+    return data, data
+
+
+@step
+def unwrapped(data: Ref[pd.DataFrame]) -> Any:
+    return data
+
+
+@step
+def eager(data: Dataset) -> Dataset:
+    return data
+
+
+@pipeline
+def handing_on() -> None:
+    data: Any = frame()
+    eager(passed(data))  # type: ignore[arg-type]  # what is handed on is a Dataset for it
+    changed(data)
+    unwrapped(data)
+
+
+def manifest(result: Any, name: str) -> dict[str, Any]:
+    """What the manifest of an output says of its content."""
+    found = LocalArtifactStore(".tailrace/artifacts").manifest(result.outputs.ref(name)).to_dict()
+    return {key: value for key, value in found.items() if key not in ("id", "created", "producer", "parents")}
+
+
 @ENGINES
-def test_a_handle_that_is_returned_is_stored_as_its_value(engine: str) -> None:
+def test_a_handle_that_is_returned_is_stored_as_the_artifact_that_it_is(engine: str) -> None:
+    result = handing_on.run(orchestrator=engine)
+    refs: dict[str, Any] = {name: result.outputs.ref(name) for name in result.outputs}
+    source = manifest(result, "frame")
+    assert refs["eager"].digest == refs["frame"].digest
+    for name in ("passed", "one", "two"):
+        assert manifest(result, name) == source
+        assert refs[name].uri != refs["frame"].uri
+    assert result.outputs["unwrapped"].equals(result.outputs["frame"].data)
+    assert refs["unwrapped"].type == "pandas.DataFrame"
+    assert result.steps["passed"].tasks[0].inputs == {"data": [refs["frame"].id]}
+
+
+def test_what_is_handed_on_as_it_is_is_not_loaded(loads: list[str]) -> None:
+    pipeline(lambda: passed(Ref.of(frame()))).run(orchestrator="inline")
+    assert loads == []
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: 5, "int"),
+        (lambda: Metrics(loss=0.5).at_step(2), "Metrics"),
+        (lambda: Model({"w": 1}, name="net", version="2", tags={"a": "b"}), "Model"),
+        (lambda: [1, 2], "list"),
+        (lambda: {"frame": pd.DataFrame({"x": [1]})}, "dict"),
+    ],
+)
+def test_any_value_is_handed_on(make: Any, kind: str) -> None:
     @step
-    def passed(data: Ref[Dataset]) -> Ref[Dataset]:
+    def on(data: Ref[Any]) -> Any:
         return data
 
-    @step(outputs=["one", "two"])
-    def both(data: Ref[Dataset]) -> tuple[Ref[Dataset], Any]:
-        return data, data
+    def wired() -> None:
+        data: Any = step(name="made")(make)()
+        on(data)
 
+    result = pipeline(wired).run(orchestrator="inline")
+    ref: Any = result.outputs.ref("on")
+    assert ref.type == kind
+    here, there = manifest(result, "made"), manifest(result, "on")
+    for found in (here, there):
+        found["name"] = "" if kind != "Model" else found["name"]
+    assert here == there
+
+
+def test_a_bare_value_is_handed_on_as_the_declared_type(loads: list[str]) -> None:
     @step
-    def count(data: Dataset) -> int:
-        return len(data)
+    def bare() -> Dataset:
+        return pd.DataFrame({"x": [1]})  # type: ignore[return-value]  # wrapped as declared
 
     def wired() -> None:
-        data: Any = passed(Ref.of(frame()))
-        count(data)
-        both(data)
+        data: Any = bare()
+        passed(data)
+        unwrapped.with_options(name="plain")(data)
 
-    result = pipeline(wired).run(orchestrator=engine)
-    made: Any = result.outputs.ref("frame")
-    for name in ("passed", "one", "two"):
-        ref: Any = result.outputs.ref(name)
-        assert (ref.digest, ref.type) == (made.digest, "Dataset")
-        assert ref.uri != made.uri
-    assert result.outputs["count"] == 4
+    result = pipeline(wired).run(orchestrator="inline")
+    assert result.outputs.ref("passed").type == "Dataset"  # type: ignore[union-attr]  # it is one
+    assert result.outputs.ref("plain").type == "pandas.DataFrame"  # type: ignore[union-attr]  # it is one
+    assert loads == ["load"]
+
+
+def test_damaged_files_are_not_handed_on(project: Path) -> None:
+    ref: Any = lazy.run(orchestrator="inline").outputs.ref("frame")
+    (file,) = project.rglob("data/frame/**/data.parquet")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(StepFailed) as error:
+        pipeline(lambda: passed(ref)).run(orchestrator="inline", run_id="r")
+    assert isinstance(error.value.__cause__, IntegrityError)
+    assert not list(project.rglob("r/data/**/manifest.json"))
+    assert not list(project.rglob(".tmp-*"))
+
+
+def test_a_model_that_is_handed_on_is_registered(project: Path) -> None:
+    uri = f"sqlite:///{project}/mlflow.db"
+    (project / "tailrace.yaml").write_text(
+        f"plugins:\n  experiment_tracker: {{type: mlflow, tracking_uri: '{uri}'}}\n"
+        f"  model_registry: {{type: mlflow, tracking_uri: '{uri}'}}\n"
+    )
+
+    @step
+    def trained() -> Model:
+        return Model({"w": 1}, name="net")
+
+    @step
+    def approved(model: Ref[Model]) -> Ref[Model]:
+        return model
+
+    result = pipeline(lambda: approved(Ref.of(trained()))).run(orchestrator="inline")
+    destinations = [result.steps[name].tasks[0].destinations[name]["registry"] for name in ("trained", "approved")]
+    assert destinations == ["mlflow:net/1", "mlflow:net/2"]

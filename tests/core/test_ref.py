@@ -213,6 +213,14 @@ def test_parts_of_one_artifact_have_no_handles() -> None:
     assert problems(lambda: many(made())) == [f"it is annotated list[Ref[int]], {said} {shown}"]
 
 
+def test_a_list_of_handles_is_made_of_outputs_only() -> None:
+    found: Any = many
+    said = "it is annotated list[Ref[int]]: a list of handles is made of steps' outputs; "
+    said += "take each other artifact by a parameter of its own"
+    assert problems(lambda xs: found(xs)) == [said]
+    assert problems(lambda: found([REF, REF])) == [said]
+
+
 def test_several_artifacts_do_not_fit_into_one_handle() -> None:
     (said,) = problems(lambda: whole(double.map(numbers())))
     assert said == "it is annotated Ref[list[int]], but the output 'double' of step 'double' is list[int]"

@@ -191,7 +191,6 @@ def test_a_dataset_of_fewer_columns_says_so(store: LocalArtifactStore) -> None:
         (pa.table({"b": [1]}), "it has no column 'a'. It has: 'b'"),
         (pa.table({f"c{place}": [1] for place in range(30)}), "'c19' and 10 more"),
     ],
-    ids=repr,
 )
 def test_columns_that_cannot_be_had_are_refused(value: Any, said: str, store: LocalArtifactStore) -> None:
     with pytest.raises(MaterializationError) as error:

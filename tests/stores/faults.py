@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 __all__ = ["Faults", "faulty"]
 
-_SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_CODES = {403: "AccessDenied", 429: "SlowDown", 500: "InternalError", 501: "NotImplemented", 503: "SlowDown"}
 
 
 @dataclass
@@ -71,7 +71,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if act == "reset":
             return self._reset()
         if isinstance(act, int):
-            return self._answer(act, [], _SLOW_DOWN)
+            return self._answer(act, [], f"<Error><Code>{_CODES[act]}</Code><Message>No.</Message></Error>".encode())
         headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
         if act == "ignore":
             headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}

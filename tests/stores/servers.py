@@ -146,9 +146,9 @@ def fake_gcs() -> Iterator[Server]:
 @contextmanager
 def azurite() -> Iterator[Server]:
     """Azure's blobs, in memory. Raises Missing."""
-    program = shutil.which("azurite-blob") or shutil.which(_ROOT / "node_modules" / ".bin" / "azurite-blob")
+    program = shutil.which("azurite-blob") or shutil.which(_ROOT / ".azurite/node_modules/.bin/azurite-blob")
     if program is None or shutil.which("node") is None:
-        raise Missing("install node, then `npm install --no-save azurite` in the repository")
+        raise Missing("install node, then `npm install --prefix .azurite azurite` in the repository")
     if importlib.util.find_spec("adlfs") is None:
         raise Missing("install tailrace[azure]")
     port = free_port()

@@ -215,6 +215,8 @@ HOSTILE = [
     "a//b",
     "a/./b",
     "nul\0",
+    "line\nend",
+    "half\ud800/a",
     "a/manifest.json",
     "a/content-0123456789abcdef",
     "C:/x",

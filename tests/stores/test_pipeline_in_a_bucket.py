@@ -1,0 +1,90 @@
+"""A whole pipeline whose artifacts and records are in a bucket: the same tree and digests as in a local folder."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tailrace import ArtifactStore, Dataset, Metrics, Model, Pipeline, S3ArtifactStore, build_artifact_store, step
+from tailrace.catalog.index import Catalog
+from tailrace.catalog.journal import find_run
+
+from .servers import Server
+
+
+@step(outputs=["rows"])
+def gauge() -> Dataset:
+    return Dataset.create([{"day": day, "level": day / 2} for day in range(50)], "rows")
+
+
+@step(inputs=["rows"], outputs=["model"])
+def fit(rows: Dataset) -> Model:
+    levels = [row["level"] for row in rows.data]
+    return Model.create({"mean": sum(levels) / len(levels)}, "model")
+
+
+@step(inputs=["rows", "model"], outputs=["metrics"])
+def judge(rows: Dataset, model: Model) -> Metrics:
+    return Metrics.create({"rows": len(rows.data), "mean": model.data["mean"]}, name="metrics")
+
+
+def rivers() -> Pipeline:
+    return Pipeline("rivers").add_step(gauge).add_step(fit).add_step(judge)
+
+
+def written(store: ArtifactStore) -> set[str]:
+    return {key.partition("/data/")[2] for key in store.walk(contents=True) if "/data/" in key}
+
+
+@pytest.fixture
+def place(s3: Server, project: Path) -> S3ArtifactStore:
+    bucket = s3.bucket()
+    text = f"""
+        plugins:
+          orchestrator: {{type: inline}}
+          artifact_store: {{type: s3, bucket: {bucket}, prefix: water, endpoint_url: "{s3.url}"}}
+          experiment_tracker: {{type: mlflow}}
+    """
+    (project / "tailrace.yaml").write_text(textwrap.dedent(text))
+    return S3ArtifactStore(bucket_name=bucket, prefix="water", endpoint_url=s3.url)
+
+
+def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: S3ArtifactStore, tmp_path: Path) -> None:
+    result = rivers().run(run_id="first")
+    assert result.outputs["metrics"].data == {"rows": 50, "mean": 12.25}
+    ref = result.outputs.ref("metrics")
+    assert ref.uri.startswith(f"{place.root_uri}/default/")
+    assert place.load(ref).data == {"rows": 50, "mean": 12.25}
+
+    journal = find_run(place, "default", "first")
+    assert journal is not None
+    assert {task.step: task.state for task in journal.tasks()} == dict.fromkeys(["gauge", "fit", "judge"], "completed")
+    end = journal.end()
+    assert end is not None
+    assert end.state == "completed"
+
+    (tmp_path / "tailrace.yaml").write_text("plugins: {orchestrator: {type: inline}}")
+    (tmp_path / "here").mkdir()
+    local = rivers().run(run_id="first", config=tmp_path / "tailrace.yaml")
+    assert [local.outputs.ref(name).digest for name in ("rows", "model", "metrics")] == [
+        result.outputs.ref(name).digest for name in ("rows", "model", "metrics")
+    ]
+    assert written(build_artifact_store(tmp_path / ".tailrace" / "artifacts")) == written(place)
+
+
+def test_the_catalog_is_rebuilt_from_the_bucket(place: S3ArtifactStore) -> None:
+    result = rivers().run(run_id="first")
+    with Catalog("sqlite://", {"default": place}) as catalog:
+        catalog.sync()
+        row = catalog.artifact(result.outputs.ref("metrics").uri)
+        assert row.digest == result.outputs.ref("metrics").digest
+
+
+def test_a_run_that_is_asked_for_again_writes_nothing_anew(place: S3ArtifactStore) -> None:
+    first = rivers().run(run_id="first")
+    before = {key: place.read(key) for key in place.walk(contents=True) if "/data/" in key}
+    again = rivers().run(run_id="first")
+    assert again.outputs.ref("model") == first.outputs.ref("model")
+    assert {key: place.read(key) for key in place.walk(contents=True) if "/data/" in key} == before
