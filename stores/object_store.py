@@ -248,30 +248,25 @@ class ObjectStore(ArtifactStore):
 
     def _place(self, key: str) -> str:
         place = f"{self._root}{key}"
-        try:
-            size = len(place.encode())
-        except UnicodeEncodeError:
-            raise InvalidKey(
-                f"The key {key!r} is no text that can be written in UTF-8, as {self.kind} wants."
-            ) from None
+        size = len(place.encode("utf-8", "surrogatepass"))
         if size > _KEY_LIMIT:
-            raise InvalidKey(
-                f"The key {key[:80]!r}... has {size} bytes below {self.bucket_name}; at most {_KEY_LIMIT}."
-            )
+            raise InvalidKey(f"The key {key[:80]!r}... has {size} bytes with the prefix; at most {_KEY_LIMIT}.")
         return place
 
     def _run(self, doing: str, key: str, work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         """Do something in the client's own thread. What fails for good is a StoreError that says what to check."""
         from fsspec.asyn import sync
 
-        fs = None
         try:
             fs = self._client()
             result: T = sync(fs.loop, work, fs)
-        except (TailraceError, FileNotFoundError) as error:
-            if doing == "read" or isinstance(error, TailraceError):
+        except TailraceError:
+            raise
+        except FileNotFoundError as error:
+            if doing == "read":
                 raise
-            raise StoreError(self._no_bucket()) from error
+            lacking = not self._bucket_seen or _codes(error) & _NO_BUCKET
+            raise StoreError(self._no_bucket() if lacking else self._explain(doing, key, error)) from error
         except Exception as error:
             raise StoreError(self._explain(doing, key, error)) from error
         return result

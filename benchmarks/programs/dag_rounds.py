@@ -1,4 +1,4 @@
-"""Chains of twenty tasks through ``dag.test``, ours and bare in turn, in one process on one Airflow home; JSON on stdout."""
+"""Chains of twenty tasks through ``dag.test``, ours and bare in turn, on one Airflow home; JSON on stdout."""
 
 from __future__ import annotations
 

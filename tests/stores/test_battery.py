@@ -69,7 +69,7 @@ def test_a_store_does_what_a_dictionary_does(place: Place) -> None:
 
 
 def test_no_hostile_key_escapes_or_collides(place: Place) -> None:
-    check_keys(place, batches=25 if place.store.scheme in NEAR else 8)
+    check_keys(place, batches=15 if place.store.scheme in NEAR else 5)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import Phase, settings
 
 from tailrace import ArtifactRef, MemoryArtifactStore, TailraceError
 from tailrace.core.names import MANIFEST
@@ -117,11 +118,23 @@ def test_a_faulty_store_fails_the_case_about_its_fault(kind: type[MemoryArtifact
         check_store(case, _place(kind))
 
 
+@pytest.fixture
+def unshrunk() -> Iterator[None]:
+    """That it fails is enough: the shortest way to fail takes a minute to find."""
+    before = settings.get_current_profile_name()
+    settings.register_profile("unshrunk", phases=[Phase.generate])
+    settings.load_profile("unshrunk")
+    yield
+    settings.load_profile(before)
+
+
+@pytest.mark.usefixtures("unshrunk")
 def test_random_calls_find_what_a_dictionary_does_not_do() -> None:
     with pytest.raises(AssertionError):
-        check_sequences(_place(RemovesByPrefix), sequences=60)
+        check_sequences(_place(RemovesByPrefix), sequences=100)
 
 
+@pytest.mark.usefixtures("unshrunk")
 def test_hostile_keys_find_two_that_become_one() -> None:
     with pytest.raises(AssertionError):
         check_keys(_place(OneCase), batches=60)

@@ -307,9 +307,7 @@ def test_a_missing_driver_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatc
         AzureArtifactStore(bucket_name="seas").load("a")
 
 
-def test_a_key_that_no_bucket_can_hold_is_refused(credentials: None) -> None:
+def test_a_key_that_is_too_long_for_a_bucket_is_refused(credentials: None) -> None:
     store = S3ArtifactStore(bucket_name="rivers", endpoint_url="http://127.0.0.1:9", retries=0)
-    with pytest.raises(InvalidKey, match="UTF-8"):
-        store.exists("a\udc80")
     with pytest.raises(InvalidKey, match="1024"):
         store.exists("/".join(["x" * 150] * 8))

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tailrace import ArtifactStore, Dataset, Metrics, Model, Pipeline, S3ArtifactStore, build_artifact_store, step
+from tailrace import (
+    ArtifactRef,
+    ArtifactStore,
+    Dataset,
+    Metrics,
+    Model,
+    Pipeline,
+    RunResult,
+    S3ArtifactStore,
+    build_artifact_store,
+    step,
+)
 from tailrace.catalog.index import Catalog
 from tailrace.catalog.journal import find_run
 
@@ -34,6 +45,12 @@ def rivers() -> Pipeline:
     return Pipeline("rivers").add_step(gauge).add_step(fit).add_step(judge)
 
 
+def ref_of(result: RunResult, output: str) -> ArtifactRef:
+    ref = result.outputs.ref(output)
+    assert isinstance(ref, ArtifactRef)
+    return ref
+
+
 def written(store: ArtifactStore) -> set[str]:
     return {key.partition("/data/")[2] for key in store.walk(contents=True) if "/data/" in key}
 
@@ -54,7 +71,7 @@ def place(s3: Server, project: Path) -> S3ArtifactStore:
 def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: S3ArtifactStore, tmp_path: Path) -> None:
     result = rivers().run(run_id="first")
     assert result.outputs["metrics"].data == {"rows": 50, "mean": 12.25}
-    ref = result.outputs.ref("metrics")
+    ref = ref_of(result, "metrics")
     assert ref.uri.startswith(f"{place.root_uri}/default/")
     assert place.load(ref).data == {"rows": 50, "mean": 12.25}
 
@@ -66,10 +83,9 @@ def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: S3Artif
     assert end.state == "completed"
 
     (tmp_path / "tailrace.yaml").write_text("plugins: {orchestrator: {type: inline}}")
-    (tmp_path / "here").mkdir()
-    local = rivers().run(run_id="first", config=tmp_path / "tailrace.yaml")
-    assert [local.outputs.ref(name).digest for name in ("rows", "model", "metrics")] == [
-        result.outputs.ref(name).digest for name in ("rows", "model", "metrics")
+    local = rivers().run(run_id="first", config=str(tmp_path / "tailrace.yaml"))
+    assert [ref_of(local, name).digest for name in ("rows", "model", "metrics")] == [
+        ref_of(result, name).digest for name in ("rows", "model", "metrics")
     ]
     assert written(build_artifact_store(tmp_path / ".tailrace" / "artifacts")) == written(place)
 
@@ -78,13 +94,13 @@ def test_the_catalog_is_rebuilt_from_the_bucket(place: S3ArtifactStore) -> None:
     result = rivers().run(run_id="first")
     with Catalog("sqlite://", {"default": place}) as catalog:
         catalog.sync()
-        row = catalog.artifact(result.outputs.ref("metrics").uri)
-        assert row.digest == result.outputs.ref("metrics").digest
+        row = catalog.artifact(ref_of(result, "metrics").uri)
+        assert row.digest == ref_of(result, "metrics").digest
 
 
 def test_a_run_that_is_asked_for_again_writes_nothing_anew(place: S3ArtifactStore) -> None:
     first = rivers().run(run_id="first")
     before = {key: place.read(key) for key in place.walk(contents=True) if "/data/" in key}
     again = rivers().run(run_id="first")
-    assert again.outputs.ref("model") == first.outputs.ref("model")
+    assert ref_of(again, "model") == ref_of(first, "model")
     assert {key: place.read(key) for key in place.walk(contents=True) if "/data/" in key} == before
