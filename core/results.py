@@ -144,7 +144,8 @@ class RunResult:
                 f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else "")
             )
             lines += [f"      {error}" for error in dict.fromkeys(task.error for task in step.tasks if task.error)]
-        folder = commonprefix([ref.uri for step in self.steps.values() for ref in step.artifacts]).rpartition("/")[0]
+        uris = [ref.uri for step in self.steps.values() for ref in step.artifacts]
+        folder = commonprefix(uris).rpartition("/")[0]  # noqa: RUF071  # of URIs, so cut at a slash here
         places = {"stored in": folder, "tracked as": self.tracker_url}
         lines += [f"  {what} {place}" for what, place in places.items() if place]
         return "\n".join(lines)

@@ -111,7 +111,7 @@ class Router:
         return self._tracker_runs[run.run_id]
 
     def tracker_url(self, run: Run) -> str:
-        """Where the tracker shows the run, if it has been asked for it; ``""`` otherwise, since asking takes seconds."""
+        """Where the tracker shows the run, if it has been asked for it; else ``""``, since asking takes seconds."""
         tracker_run = self._tracker_runs.get(run.run_id)
         return self.tracker.describe(tracker_run) if self.tracker is not None and tracker_run else ""
 

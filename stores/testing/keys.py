@@ -72,7 +72,7 @@ def check_keys(place: Place, *, batches: int = 10, size: int = 40) -> None:
     @settings(
         max_examples=batches, deadline=None, suppress_health_check=checks, database=None, report_multiple_bugs=False
     )
-    @given(st.lists(pairs, max_size=size // 2))
+    @given(st.lists(pairs, min_size=size // 8, max_size=size // 2))
     def check(keys: list[tuple[str, str]]) -> None:
         _check(place, f"batch-{next(folders)}", [key for pair in keys for key in pair])
         same(place.around(), before, "What is around the place was changed")

@@ -30,7 +30,7 @@ class LooksBeforeItCreates(MemoryArtifactStore):
     def create(self, key: str, data: bytes) -> bool:
         if key in self._files:
             return False
-        time.sleep(0.001)  # the answer of the server
+        time.sleep(0.02)  # the answer of the server
         self._files[key] = data
         return True
 
@@ -72,6 +72,7 @@ class CommitsFirst(MemoryArtifactStore):
 
     def publish(self, staged: Staged, key: str, labels: Labels) -> ArtifactRef:
         ref = super().publish(staged, key, labels)
+        time.sleep(0.02)
         super().put_tree(*self._late)
         return ref
 
@@ -91,7 +92,7 @@ class CommitsInTwoWrites(MemoryArtifactStore):
     def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
         if key.endswith(MANIFEST):
             super().replace(key, data[: len(data) // 2])
-            time.sleep(0.001)
+            time.sleep(0.02)
         super().replace(key, data)
 
 
