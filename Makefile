@@ -50,11 +50,12 @@ demo: $(STAMP)
 	$(BIN)/tailrace lineage demo/describe/report --format svg --output .tailrace/lineage.svg
 
 # Without ARGS those that drive Airflow run beside the others, and are shown after them: they wait more than they work.
+BESIDE := -n 3 --dist loadfile
 test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
 	$(BIN)/pytest tests/airflow >build/airflow.log 2>&1 & \
-	$(BIN)/pytest --ignore=tests/docs --ignore=tests/airflow; others=$$?; \
+	$(BIN)/pytest $(BESIDE) --ignore=tests/docs --ignore=tests/airflow; others=$$?; \
 	wait $$!; airflow=$$?; cat build/airflow.log; test $$others = 0 && test $$airflow = 0
 else
 	$(BIN)/pytest --ignore=tests/docs $(ARGS)
@@ -63,7 +64,7 @@ endif
 # What `pip install tailrace` gives: the newest Prefect, and no Airflow.
 NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
 newest:
-	$(MAKE) test $(NEWEST) ARGS="tests/adapters tests/cli $(ARGS)"
+	$(MAKE) test $(NEWEST) ARGS="$(BESIDE) tests/adapters tests/cli $(ARGS)"
 
 # A deployment whose tasks run in a Celery worker, through a Redis.
 test-celery: export AIRFLOW_TEST_EXECUTOR = CeleryExecutor
