@@ -28,13 +28,14 @@ from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
     temporary_settings,
 )
 from prefect.states import Completed
 from prefect.utilities.annotations import opaque
 
 from ..core.annotations import asset_type, pointed
-from ..core.errors import PipelineError, Problem, StepSkipped, did_you_mean
+from ..core.errors import PipelineError, Problem, StepSkipped, TailraceError, did_you_mean
 from ..core.pipeline import Pipeline
 from ..core.plan import Node, Plan
 from ..core.refs import ArtifactRef, Run
@@ -52,10 +53,11 @@ _IN_FLIGHT = 16
 _GRACE = 10.0
 """Seconds that a cancelled run waits for its steps to notice."""
 
+_STARTUP = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
 _LOCAL_SETTINGS = {
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 60,  # 20 s are too few for a cold disk and a new database
+    _STARTUP: 60,  # 20 s are too few for a cold disk and a new database
 }
 
 _WORKING = Interruptible()
@@ -103,6 +105,15 @@ def run_here(
     try:
         with temporary_settings(_LOCAL_SETTINGS), _quiet(on_event is not None):
             flow(**params, run_id=run_id, stack=stack.name)
+    except RuntimeError as error:
+        if "ephemeral Prefect API server" not in str(error):
+            raise
+        home = get_current_settings().home
+        raise TailraceError(
+            f"Prefect's own server did not start in {_LOCAL_SETTINGS[_STARTUP]} s; its home is {str(home)!r}. A newer "
+            "Prefect may have used that home: its database cannot be read by this one. Set PREFECT_HOME to another folder "
+            "that exists, or PREFECT_API_URL to a server that runs."
+        ) from error
     finally:
         _HERE.reset(token)
     return here.results[0]

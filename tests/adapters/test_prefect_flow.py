@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +143,36 @@ def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> N
         "Prefect's Task has no option 'log_print'. Did you mean 'log_prints'? @ step 'load', prefect",
         "Prefect's Task has no option 'retry'. Did you mean 'retries'? @ step 'load', prefect",
     ]
+
+
+DAMAGED = """
+from tailrace import Pipeline, TailraceError, step
+from tailrace.adapters import prefect
+
+prefect._LOCAL_SETTINGS[prefect._STARTUP] = 8
+
+@step
+def one() -> int:
+    return 1
+
+try:
+    Pipeline("p").add_step(one).run(orchestrator="local")
+except TailraceError as error:
+    print(error)
+"""
+
+
+def test_a_home_that_prefect_cannot_use_is_named(project: Path) -> None:
+    home = project / "home"
+    home.mkdir()
+    (home / "prefect.db").write_text("a database of another version")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGED],
+        cwd=project,
+        env=environment | {"PREFECT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"its home is '{home}'" in done.stdout
