@@ -111,8 +111,8 @@ def run_here(
         home = get_current_settings().home
         raise TailraceError(
             f"Prefect's own server did not start in {_LOCAL_SETTINGS[_STARTUP]} s; its home is {str(home)!r}. A newer "
-            "Prefect may have used that home: its database cannot be read by this one. Set PREFECT_HOME to another folder "
-            "that exists, or PREFECT_API_URL to a server that runs."
+            "Prefect may have used that home: its database cannot be read by this one. Set PREFECT_HOME to another "
+            "folder that exists, or PREFECT_API_URL to a server that runs."
         ) from error
     finally:
         _HERE.reset(token)
