@@ -51,9 +51,7 @@ class GCSArtifactStore(ObjectStore):
 
     def _connect(self) -> Any:
         from aiohttp import ClientTimeout
-        from gcsfs.core import (
-            GCSFileSystem,
-        )  # the plain one: the other asks Google for the bucket's type, emulator or not
+        from gcsfs.core import GCSFileSystem  # the plain one: the other asks Google for the bucket's type, always
 
         plain = (self.endpoint_url or "").startswith("http:")
         fs = GCSFileSystem(
