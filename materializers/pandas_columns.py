@@ -116,7 +116,7 @@ def _encode_object(values: np.ndarray[Any, Any]) -> tuple[Data, Spec]:
     kinds = set(map(type, values))
     missing = kinds & (set(_MISSING) - {float})
     rest = kinds - missing
-    if float in rest and len(rest) > 1 and not missing and all(item != item for item in values if type(item) is float):
+    if float in rest and len(rest) > 1 and not missing and _only_nan([item for item in values if type(item) is float]):
         rest, missing = rest - {float}, {float}
     if len(missing) <= 1 and len(rest) <= 1 and rest <= set(_CELLS):
         kind = next(iter(rest), str)
@@ -126,6 +126,11 @@ def _encode_object(values: np.ndarray[Any, Any]) -> tuple[Data, Spec]:
         except (pa.ArrowException, ValueError, OverflowError):
             pass  # lone surrogates, integers beyond 64 bits, NA among floats: cell by cell
     return _encode_cells(values), {"object": "cells"}
+
+
+def _only_nan(items: list[float]) -> bool:
+    """Whether each is the NaN of NumPy, by its bits: one with another sign or payload is a value of its own."""
+    return bool((np.array(items).view("u8") == np.array(np.nan).view("u8")).all())
 
 
 def _encode_cells(values: np.ndarray[Any, Any]) -> Data:

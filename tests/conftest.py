@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time, so that a failure comes from a change; `--hypothesis-profile=default` looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 # Before any test module imports prefect or airflow, whose settings are read once.
 _HOMES = tempfile.mkdtemp(prefix="tailrace-tests-")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import struct
 import uuid
 import zoneinfo
 from pathlib import Path
@@ -213,6 +214,13 @@ LABELS: dict[str, Any] = {
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_column_labels_come_back_exactly(labels: Any) -> None:
     check_round_trip(pd.DataFrame([[1, 2.5]], columns=labels, index=["row"]))
+
+
+@pytest.mark.parametrize("bits", ["7ff8000000000000", "fff8000000000000", "7ff8000000001234"])
+@pytest.mark.parametrize("other", ["text", 1, None], ids=str)
+def test_a_nan_among_other_objects_keeps_its_bits(bits: str, other: Any) -> None:
+    nan = struct.unpack(">d", bytes.fromhex(bits))[0]
+    check_round_trip(pd.Series([other, nan], dtype=object))
 
 
 def with_attrs() -> pd.DataFrame:
