@@ -81,7 +81,7 @@ def test_a_failed_step_fails_the_flow_run(flow: Any) -> None:
 
 def test_step_options_become_task_options() -> None:
     from tailrace import Pipeline, step
-    from tailrace.adapters.prefect import _task
+    from tailrace.adapters.prefect.tasks import make_task
 
     @step(retries=2, retry_delay=[1, 5], timeout=30, tags=["cheap"])
     def careful() -> int:
@@ -89,7 +89,7 @@ def test_step_options_become_task_options() -> None:
         return 1
 
     plan = Pipeline("p").add_step(careful).plan()
-    task = _task(plan, plan.nodes[0])
+    task = make_task(plan, plan.nodes[0])
     assert (task.name, task.description) == ("careful", "Says what it does.")
     assert (task.retries, task.retry_delay_seconds, task.timeout_seconds) == (2, [1, 5], 30)
     assert task.tags == {"cheap"}
@@ -119,7 +119,8 @@ def test_the_error_of_a_failed_run_can_be_sent_to_another_process() -> None:
 
 def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> None:
     from tailrace import PipelineError, pipeline, step
-    from tailrace.adapters.prefect import _task, to_flow
+    from tailrace.adapters.prefect import to_flow
+    from tailrace.adapters.prefect.tasks import make_task
 
     @step(retries=1, prefect={"log_prints": True, "retries": 4, "version": "7"})
     def load() -> int:
@@ -130,7 +131,7 @@ def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> N
         load()
 
     plan = loads.plan()
-    task = _task(plan, plan.node("load"))
+    task = make_task(plan, plan.node("load"))
     assert (task.log_prints, task.retries, task.version, task.name) == (True, 4, "7", "load")
 
     @pipeline
@@ -147,9 +148,9 @@ def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> N
 
 DAMAGED = """
 from tailrace import Pipeline, TailraceError, step
-from tailrace.adapters import prefect
+from tailrace.adapters.prefect import here
 
-prefect._LOCAL_SETTINGS[prefect._STARTUP] = 8
+here._LOCAL_SETTINGS[here._STARTUP] = 8
 
 @step
 def one() -> int:
