@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.errors import StepSkipped, StepTimeout
+from ..core.errors import StepSkipped
 from ..core.plan import Node, Plan
 from ..core.refs import Run
 from ..core.results import RunResult
 from ..routing.stacks import Stack
-from .events import Listener, StepEvent, emit, listening
-from .interrupt import raise_in_thread
-from .runtime import closing, new_run_id, open_run, run_step, skip_step
+from .attempts import attempts
+from .events import Listener, listening
+from .runtime import closing, new_run_id, open_run
+from .task import run_task, skip_task
 
-__all__ = ["execute", "run_here", "time_limit"]
+__all__ = ["execute", "run_here"]
 
 
 def run_here(
@@ -30,12 +27,12 @@ def run_here(
     with listening(run_id, on_event):
         run = open_run(plan, params=params, stack=stack, orchestrator="inline", run_id=run_id)
         with closing(plan, run) as results:
-            execute(plan, run)
+            execute(plan.tasks, run)
     return results[0]
 
 
 def execute(plan: Plan, run: Run) -> None:
-    """Run every step, one after the other, in topological order.
+    """Run every task, one after the other, in topological order; ``plan`` is a :attr:`Plan.tasks`.
 
     When one fails, those that need it are skipped and the others still run, as on any engine; then the first failure
     is raised. Retries, delays and timeouts are those of the step.
@@ -46,7 +43,7 @@ def execute(plan: Plan, run: Run) -> None:
         lost = next((name for name in node.upstream if name in failed), None)
         if lost is not None:
             failed[node.name] = None
-            skip_step(run, node.name, f"upstream step {lost!r} failed")
+            skip_task(run, node, f"upstream step {lost!r} failed")
             continue
         try:
             results[node.name] = _run_node(plan, node, run, results)
@@ -62,7 +59,7 @@ def _run_node(plan: Plan, node: Node, run: Run, results: dict[str, Any]) -> Any:
         return _run_task(plan, node, run, plan.task_inputs(node, results))
     length = plan.map_length(node, run.params, results)
     if length is None:
-        skip_step(run, node.name, f"upstream step {plan.skipped_source(node, results)!r} was skipped")
+        skip_task(run, node, f"upstream step {plan.skipped_source(node, results)!r} was skipped")
         return None
     done: list[Any] = []
     errors: list[Exception] = []
@@ -80,52 +77,9 @@ def _run_node(plan: Plan, node: Node, run: Run, results: dict[str, Any]) -> Any:
 def _run_task(plan: Plan, node: Node, run: Run, inputs: dict[str, Any]) -> dict[str, Any] | None:
     """One task with its retries; None where it is skipped."""
     refs = plan.task_refs(node, inputs, run.map_index)
-    delays = node.step.delays
-    for attempt in range(1, len(delays) + 2):
-        try:
-            with time_limit(node):
-                return run_step(plan, node.name, run if attempt == 1 else replace(run, attempt=attempt), refs)
-        except StepSkipped:
-            return None
-        except Exception as error:
-            if attempt > len(delays):
-                raise
-            message = f"attempt {attempt} failed with {type(error).__name__}: {error}; again in {delays[attempt - 1]} s"
-            emit(StepEvent("retrying", node.name, run.map_index, run.run_id, message=message))
-            time.sleep(delays[attempt - 1])
-    raise AssertionError("a task returns or raises")
-
-
-@contextmanager
-def time_limit(node: Node) -> Iterator[None]:
-    """Raise :class:`StepTimeout` in this thread after the step's timeout.
-
-    In the main thread by a signal, which interrupts waiting too; elsewhere at the next byte code.
-    """
-    seconds = node.step.timeout
-    if seconds is None:
-        yield
-        return
-    error = StepTimeout(f"The step {node.name!r} ran longer than its timeout of {seconds} s.")
-    if threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer"):
-
-        def expire(_signal: int, _frame: Any) -> None:
-            raise error
-
-        before = signal.signal(signal.SIGALRM, expire)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-        return
-    timer = threading.Timer(seconds, raise_in_thread, (threading.get_ident(), StepTimeout))
-    timer.daemon = True
-    timer.start()
+    if node.members:  # each with retries of its own
+        return run_task(plan, node, run, refs)
     try:
-        yield
-    except StepTimeout:
-        raise error from None
-    finally:
-        timer.cancel()
+        return attempts(node, run, lambda now: run_task(plan, node, now, refs))
+    except StepSkipped:
+        return None

@@ -6,11 +6,11 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, overload
 
 from .annotations import asset_type, compatible, describe, item_type, pointed
 from .errors import PipelineError, Problem, did_you_mean
+from .groups import group_problems, in_order
 from .plan import CONDITION, Binding, Fixed, FromOutput, FromParam, Gather, Node, Param, Plan
 from .ref import Ref
 from .step import TRUTHY, Condition, Inputs, Step, tracing
@@ -111,7 +111,8 @@ class Pipeline:
             problems.append(Problem("it has no steps", f"pipeline {self.name!r}"))
         nodes = _settled(nodes, problems)
         problems += _type_problems(nodes)
-        ordered = _ordered(nodes, problems)
+        ordered = in_order(nodes, problems)
+        problems += group_problems(ordered)
         if problems:
             raise PipelineError(f"The pipeline {self.name!r} cannot be planned", problems)
         return Plan(self.name, ordered, inputs, self.description)
@@ -466,24 +467,3 @@ def _fit(node: Node, parameter: str, producer_is_mapped: bool, given: Any, wante
     if pointed(item_type(wanted)) is not None:
         return False, whole
     return compatible(given, wanted), describe(given)
-
-
-def _ordered(nodes: Sequence[Node], problems: list[Problem]) -> tuple[Node, ...]:
-    """The nodes in topological order, as early in the order of definition as their inputs allow."""
-    by_name = {node.name: node for node in nodes}
-    sorter = TopologicalSorter({node.name: node.upstream for node in nodes})
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        circle = list(reversed(error.args[1]))
-        problems.append(Problem(f"cycle: {' -> '.join(circle)}", f"step {circle[0]!r}"))
-        return ()
-    rank = {name: index for index, name in enumerate(by_name)}
-    ordered: list[Node] = []
-    ready: list[str] = []
-    while sorter.is_active():
-        ready = sorted([*ready, *sorter.get_ready()], key=rank.__getitem__)
-        name = ready.pop(0)
-        ordered.append(by_name[name])
-        sorter.done(name)
-    return tuple(ordered)

@@ -86,7 +86,8 @@ class Node:
     """One use of a step. Parameters without a binding take the function's own default.
 
     ``mapped`` names the parameters that are mapped over: the node runs once per item of them. Under ``CONDITION`` the
-    bindings have what decides whether it runs: it must equal ``equals``, or be true.
+    bindings have what decides whether it runs: it must equal ``equals``, or be true. Only a node of
+    :attr:`Plan.tasks` has ``members``: the steps that are one task, in order.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Node:
     bindings: Mapping[str, Binding]
     mapped: tuple[str, ...] = ()
     equals: Any = TRUTHY
+    members: tuple[Node, ...] = ()
 
     @property
     def condition(self) -> str:
@@ -104,7 +106,13 @@ class Node:
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The step's outputs; one that nobody named is named for this node."""
+        """The step's outputs; one that nobody named is named for this node. Those of members begin with their name."""
+        if self.members:
+            return tuple(
+                Output(f"{member.name}.{output.name}", output.annotation)
+                for member in self.members
+                for output in member.outputs
+            )
         if self.step.declared_outputs or self.name == self.step.name:
             return self.step.outputs
         return (Output(self.name, self.step.outputs[0].annotation),)
@@ -128,12 +136,28 @@ class Node:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked pipeline: ``nodes`` in topological order, ``params`` with their defaults."""
+    """A checked pipeline: ``nodes`` in topological order, ``params`` with their defaults.
+
+    ``fused_from`` is set on :attr:`tasks` only: the plan that these are the tasks of.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     params: Mapping[str, Param] = field(default_factory=dict)
     description: str = ""
+    fused_from: Plan | None = None
+
+    @property
+    def origin(self) -> Plan:
+        """The plan whose nodes are the pipeline's steps: this one, unless it is one of :attr:`tasks`."""
+        return self.fused_from or self
+
+    @functools.cached_property
+    def tasks(self) -> Plan:
+        """The plan as engines see it: the steps of each group are one node."""
+        from .groups import fused
+
+        return fused(self)
 
     @functools.cached_property
     def by_name(self) -> Mapping[str, Node]:
@@ -232,7 +256,9 @@ class Plan:
 
     def skipped_source(self, node: Node, results: Mapping[str, Any]) -> str | None:
         """The skipped upstream node because of which a mapped node has no items, if there is one."""
-        return next((name for name in self.map_sources(node) if results[name] is None), None)
+        bindings = (node.bindings[name] for name in node.mapped)
+        sources = (binding for binding in bindings if isinstance(binding, FromOutput))
+        return next((source.node for source in sources if _pick(results[source.node], source.output) is None), None)
 
     def task_inputs(self, node: Node, results: Mapping[str, Any], index: int | None = None) -> dict[str, Any]:
         """What one task takes from upstream, ``{parameter: node result}``, or a list of results.
@@ -272,7 +298,7 @@ class Plan:
 def _pick(result: Any, output: str) -> Any:
     if isinstance(result, list):
         return [_pick(item, output) for item in result]
-    return None if result is None else result[output]
+    return None if result is None else result.get(output)  # of a task of several steps, one may have been skipped
 
 
 def _said(binding: Binding) -> str:

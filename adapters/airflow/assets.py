@@ -39,6 +39,12 @@ def artifact_asset(pipeline: Pipeline, output: str) -> Asset:
 
 def outlets(plan: Plan, node: Node) -> dict[str, Asset]:
     """The assets of a node, by output."""
+    if node.members:
+        return {
+            f"{member.name}.{output}": asset
+            for member in node.members
+            for output, asset in outlets(plan, member).items()
+        }
     return {output: _asset(plan.name, node.name, output) for output in _outputs(node)}
 
 
@@ -58,7 +64,10 @@ def _asset(*names: str) -> Asset:
 def announce(events: Any, assets: Mapping[str, Asset], run_id: str, done: Sequence[Mapping[str, ArtifactRef]]) -> None:
     """Say in the task's asset events which artifacts it stored."""
     for output, asset in assets.items():
-        events[asset].extra = {"run_id": run_id, "artifacts": [refs[output].to_dict() for refs in done]}
+        events[asset].extra = {
+            "run_id": run_id,
+            "artifacts": [refs[output].to_dict() for refs in done if output in refs],
+        }
 
 
 def newest(events: Sequence[Any]) -> dict[str, Any] | None:

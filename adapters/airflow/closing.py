@@ -15,7 +15,8 @@ from ...catalog.journal import Journal
 from ...core.plan import Node
 from ...core.refs import Run
 from ...core.results import RunResult, TaskRecord
-from ..runtime import close_run, router_for, skip_step
+from ..runtime import close_run, router_for
+from ..task import skip_task
 from .messages import Messages
 from .tasks import CLOSE, CloseTask, Work
 
@@ -23,6 +24,7 @@ __all__ = ["close", "close_after", "has_ended"]
 
 log = logging.getLogger(__name__)
 
+_KILLED = "it was killed, lost with its machine, or stopped before it began; see Airflow's log of the task"
 _LOST = frozenset({"failed", "upstream_failed"})
 
 
@@ -98,22 +100,25 @@ def _close(work: Work, run: Run, context: Any, states: Mapping[str, str]) -> Run
         found = seen[node.name]
         upstream = next((name for name in node.upstream if seen[name].lost), None)
         if upstream is not None and "upstream_failed" in (*found.states, found.counting):
-            skip_step(run, node.name, f"upstream step {upstream!r} failed")
+            skip_task(run, node, f"upstream step {upstream!r} failed")
         elif found.counting == "failed":
             error = error or found.why
         else:
             for record in _silent(node, run, found, known):
                 journal.write_task(record)
                 known[record.step, record.map_index] = record
-        failed = [task for (step, _), task in known.items() if step == node.name and task.state == "failed"]
+        own = {member.name for member in node.members or (node,)}
+        failed = [task for (step, _), task in known.items() if step in own and task.state == "failed"]
         error = error or (failed[0].error if failed and found.lost else "")
     state = "failed" if any(found.lost for found in seen.values()) else "completed"
 
+    of_step = {member.name: seen[node.name] for node in work.plan.nodes for member in node.members or (node,)}
+
     def stale(task: TaskRecord) -> bool:
-        there = seen[task.step].indexes if task.step in seen else set()
+        there = of_step[task.step].indexes if task.step in of_step else set()
         return task.native_id != run.native_id or task.map_index not in there
 
-    result = close_run(work.plan, run, state, error or None, stale=stale)
+    result = close_run(work.plan.origin, run, state, error or None, stale=stale)
     if work.here is not None:
         work.here.results.append(result)
     return result
@@ -136,12 +141,15 @@ def _seen(work: Work, node: Node, ti: Any, states: Mapping[str, str]) -> _Seen:
 def _silent(
     node: Node, run: Run, found: _Seen, known: Mapping[tuple[str, int | None], TaskRecord]
 ) -> Iterator[TaskRecord]:
-    """A record for each task that Airflow calls failed and that could not say so itself."""
+    """Records for each task that Airflow calls failed and that could not say so itself."""
     for state, span in zip(found.states, found.spans or (None,), strict=False):
         for index in [None] if span is None else range(*span):
-            if state == "failed" and (node.name, index) not in known:
-                error = (
-                    "it was killed, lost with its machine, or stopped before it began; see Airflow's log of the task"
-                )
-                now = datetime.now(UTC).isoformat()
-                yield TaskRecord(node.name, index, "failed", now, 0.0, error=error, native_id=run.native_id)
+            own = [member.name for member in node.members or (node,)]
+            said = [known[name, index].state for name in own if (name, index) in known]
+            if state != "failed" or "failed" in said:
+                continue
+            how, error = "failed", _KILLED
+            now = datetime.now(UTC).isoformat()
+            for name in own[len(said) :]:
+                yield TaskRecord(name, index, how, now, 0.0, error=error, native_id=run.native_id)
+                how, error = "skipped", f"step {own[len(said)]!r} of the same task failed"

@@ -108,7 +108,7 @@ def make_dag(
         },
     )
     dag.fileloc = str(file)
-    _add_tasks(dag, _work(plan, file.resolve().parent, consumes, here))
+    _add_tasks(dag, _work(plan.tasks, file.resolve().parent, consumes, here))
     return dag
 
 

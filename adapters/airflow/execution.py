@@ -16,9 +16,10 @@ from ...core.plan import Node
 from ...core.refs import ArtifactRef, Run
 from ...core.results import TaskRecord
 from ...routing.stacks import Stack, resolve_stack
+from ..attempts import time_limit
 from ..events import StepEvent, listening
-from ..inline import time_limit
-from ..runtime import begin_run, join_run, run_step, skip_step, time_out
+from ..runtime import begin_run, join_run, time_out
+from ..task import run_task, skip_task
 from .assets import announce, newest, outlets
 from .closing import close_after, has_ended
 from .links import RUN
@@ -26,12 +27,12 @@ from .messages import Messages
 from .params import values
 from .tasks import CountTask, StepTask, Work
 
-__all__ = ["count_items", "run_task"]
+__all__ = ["count_items", "run_step_task"]
 
 log = logging.getLogger(__name__)
 
 
-def run_task(task: StepTask, context: Any) -> dict[str, Any]:
+def run_step_task(task: StepTask, context: Any) -> dict[str, Any]:
     """Run a step, or some items of a mapped one, and return the references for Airflow to keep."""
     work, ti = task.work, context["ti"]
     node = work.plan.node(task.step)
@@ -42,7 +43,7 @@ def run_task(task: StepTask, context: Any) -> dict[str, Any]:
         run = join(work, context, messages, first=not node.upstream)
     with close_after(work, run, context, node) if has_ended(context) else nullcontext():
         if not node.upstream:
-            begin_run(work.plan, run)
+            begin_run(work.plan.origin, run)
         done, reason = _run_items(task, node, replace(run, attempt=ti.try_number), messages)
     message = messages.made(run, task.span, done)
     refs = [result for result in done or () if result is not None]
@@ -94,7 +95,7 @@ def join(work: Work, context: Any, messages: Messages, *, first: bool) -> Run:
     own = {name: value for name, value in params.items() if name in work.plan.params or name not in declared}
     given = values(work.plan, {**own, **_consumed(work, context, stack, run_id, own)})
     return join_run(
-        work.plan,
+        work.plan.origin,
         params=given,
         stack=stack,
         orchestrator="airflow",
@@ -158,7 +159,7 @@ def _run_items(
     plan, here = task.work.plan, task.work.here
     if task.span is not None and task.span[-1] < 0:
         reason = f"upstream step {plan.skipped_source(node, messages.results(node))!r} was skipped"
-        skip_step(run, node.name, reason)
+        skip_task(run, node, reason)
         return None, reason
     done: list[dict[str, ArtifactRef] | None] = []
     errors: list[BaseException] = []
@@ -176,6 +177,8 @@ def _run_items(
     if errors:
         if here:
             here.errors.append(errors[0])
+        if node.members:  # each has had its own tries; the task's are for a worker that is lost
+            raise AirflowFailException(f"{type(errors[0]).__name__}: {errors[0]}") from errors[0]
         raise errors[0]
     return done, reason
 
@@ -183,8 +186,10 @@ def _run_items(
 def _run_one(task: StepTask, node: Node, run: Run, refs: Mapping[str, Any]) -> dict[str, ArtifactRef]:
     try:
         with time_limit(node) if node.mapped else nullcontext():
-            return run_step(task.work.plan, node.name, run, refs)
+            return run_task(task.work.plan, node, run, refs)
     except AirflowTaskTimeout as error:
+        if node.step.timeout is None:
+            raise
         raise time_out(node, run) from error
 
 

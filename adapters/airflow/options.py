@@ -14,7 +14,7 @@ from airflow.sdk.definitions.retry_policy import RetryDecision
 
 from ...core.errors import PipelineError, Problem, did_you_mean
 from ...core.plan import Node
-from ...core.step import Step
+from ...core.step import Step, jittered
 
 __all__ = ["task_options"]
 
@@ -24,14 +24,16 @@ class Delays(RetryPolicy):
     """Wait as long before each retry as the step says; Airflow's own delays are equal, or grow by a factor."""
 
     seconds: tuple[float, ...]
+    jitter: float = 0.0
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
         """The delay before the next try."""
-        return RetryDecision.retry(timedelta(seconds=self.seconds[min(try_number, len(self.seconds)) - 1]))
+        delay = self.seconds[min(try_number, len(self.seconds)) - 1]
+        return RetryDecision.retry(timedelta(seconds=jittered(delay, self.jitter)))
 
     def serialize(self) -> dict[str, Any]:
         """As JSON-able data."""
-        return {"seconds": list(self.seconds)}
+        return {"seconds": list(self.seconds), "jitter": self.jitter}
 
 
 def task_options(node: Node) -> dict[str, Any]:
@@ -61,8 +63,8 @@ def _options(node: Node) -> Iterator[tuple[str, Any]]:
     if step.retries:
         yield "retries", step.retries
         yield "retry_delay", timedelta(seconds=step.delays[0])
-        if len(set(step.delays)) > 1:
-            yield "retry_policy", Delays(step.delays)
+        if len(set(step.delays)) > 1 or step.retry_jitter:
+            yield "retry_policy", Delays(step.delays, step.retry_jitter)
     if step.timeout is not None and not node.mapped:  # a mapped task may have several items, each with its own limit
         yield "execution_timeout", timedelta(seconds=step.timeout)
     named = {"pool": step.pool, "queue": step.queue, "priority_weight": step.priority, "owner": step.owner}

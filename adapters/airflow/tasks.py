@@ -76,10 +76,10 @@ class StepTask(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:
         """Run the step; what Airflow keeps are the references of its outputs."""
-        from .execution import run_task
+        from .execution import run_step_task
 
         self.links = {}
-        return run_task(self, context)
+        return run_step_task(self, context)
 
 
 class CountTask(BaseOperator):

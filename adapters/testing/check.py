@@ -12,13 +12,13 @@ import orjson
 
 from ...core.pipeline import Pipeline
 from ...routing.mlflow_backend import MlflowBackend
-from . import branches, graphs, pipelines, values
+from . import branches, cached, graphs, groups, pipelines, values
 from .case import Case
 from .snapshot import left_behind
 
 __all__ = ["PIPELINES", "RUN_ID", "Engine", "check_engine", "check_graph", "conformance_cases", "inline", "load"]
 
-PIPELINES: Mapping[str, Case] = {**pipelines.CASES, **branches.CASES, **values.CASES}
+PIPELINES: Mapping[str, Case] = {**pipelines.CASES, **branches.CASES, **groups.CASES, **values.CASES, **cached.CASES}
 """Every case by name. The pipelines are made when this is imported, in any process."""
 
 RUN_ID = "manual__2026-01-31T05:06:07.089012+00:00"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from ...core.errors import StepSkipped
+from ...core.errors import PipelineError, StepSkipped
 from ...core.pipeline import Pipeline
 from ...core.step import Step, step
 
@@ -19,7 +19,7 @@ Description = Mapping[str, Any]
 
 ``base`` is the value of the pipeline's parameter. The step at place *i* is called ``s<i>``. An input is a number or a
 list of numbers that is written into the pipeline, ``"base"``, an output such as ``"s0.low"``, or a list of outputs. A
-step with ``"when"``, an output or ``"base"``, runs if that is true.
+step with ``"when"``, an output or ``"base"``, runs if that is true. Those with the same ``"group"`` are one task.
 """
 
 
@@ -105,7 +105,7 @@ def build(description: Description) -> Pipeline:
         for place, entry in enumerate(description["steps"]):
             given = {name: _resolved(value, source) for name, value in entry["inputs"].items()}
             mapped = {name: given.pop(name) for name in entry["map"]}
-            used = _STEPS[entry["op"]].with_options(name=f"s{place}")
+            used = _STEPS[entry["op"]].with_options(name=f"s{place}", group=entry.get("group"))
             if "when" in entry:
                 used = used.when(source(entry["when"]))
             found = used.partial(**given).map(**mapped) if mapped else used(**given)
@@ -136,7 +136,8 @@ def wiring(description: Description) -> str:
         op = f"{entry['op']}.when({entry['when']})" if "when" in entry else entry["op"]
         partial = f".partial({fixed})" if fixed else ""
         call = f"{op}{partial}.map({mapped})" if mapped else f"{op}({fixed})"
-        lines.append(f"{outputs} = {call}")
+        group = f"  # in {entry['group']}" if "group" in entry else ""
+        lines.append(f"{outputs} = {call}{group}")
     return "\n".join(lines)
 
 
@@ -155,9 +156,25 @@ def descriptions(*, min_steps: int = 3, max_steps: int = 12) -> SearchStrategy[D
     def drawn(draw: DrawFn) -> Description:
         kinds: dict[str, str] = {}  # by output: number, list, any, or "each ..." for the items of a mapped step
         steps = [_draw_step(draw, place, kinds) for place in range(draw(st.integers(min_steps, max_steps)))]
-        return {"base": draw(st.integers(-3, 9)), "steps": steps}
+        drawn: Description = {"base": draw(st.integers(-3, 9)), "steps": steps}
+        for group in ("one", "two"):
+            drawn = _grouped(drawn, group, draw(st.sets(st.integers(0, len(steps) - 1), max_size=5)))
+        return drawn
 
     return drawn()
+
+
+def _grouped(description: Description, group: str, places: Set[int]) -> Description:
+    """The description with the steps at these places in a group, where they can be one task."""
+    steps = [
+        {**entry, "group": group} if place in places and "group" not in entry else entry
+        for place, entry in enumerate(description["steps"])
+    ]
+    try:
+        build({**description, "steps": steps}).plan()
+    except PipelineError:
+        return description
+    return {**description, "steps": steps}
 
 
 def _draw_step(draw: DrawFn, place: int, kinds: dict[str, str]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ STORE = ".tailrace/artifacts"
 """The store below a project's folder."""
 
 _TIMES_AND_TRIES = {
-    "manifest.json": {"created", "producer.attempt", "producer.orchestrator"},
+    "manifest.json": {"created", "checksum", "producer.attempt", "producer.orchestrator"},
     "run.json": {"run.started", "run.opened", "run.attempt", "run.orchestrator", "run.native_id"},
     "result.json": {"ended", "seconds"},
     "steps": {"started", "seconds", "load", "compute", "attempt", "native_id"},
