@@ -24,6 +24,7 @@ Buffer = bytes | bytearray | memoryview
 
 _LARGE = 1 << 20  # bytes from which hashing is worth a second thread
 _CHUNK = 8 << 20
+_WINDOW = 64 << 20  # bytes of a file that are mapped at once
 
 
 def _hash(data: Buffer) -> str:
@@ -51,7 +52,14 @@ def digest_file(path: Path) -> tuple[int, str]:
     """The size in bytes and the digest of a file, without holding it in memory."""
     size = os.path.getsize(path)
     hasher = blake3(max_threads=blake3.AUTO if size >= _LARGE else 1)
-    hasher.update_mmap(path)
+    if size <= _WINDOW:
+        hasher.update_mmap(path)
+    else:  # pages of a mapped file count as this process' memory, so not all of them at once
+        with path.open("rb") as file:
+            for start in range(0, size, _WINDOW):
+                length = min(_WINDOW, size - start)
+                with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as part:
+                    hasher.update(part)
     return size, f"blake3:{hasher.hexdigest()}"
 
 
@@ -166,6 +174,10 @@ class FileWriter:
         self._seconds[0] += tee.seconds
         self._entries[full] = FileEntry(full, tee.size, f"blake3:{tee.hasher.hexdigest()}")
 
+    def digest(self, name: str) -> str:
+        """The digest of a file that was written."""
+        return self._entries[self._prefix + name].digest
+
     def path(self, name: str) -> Path:
         """A path for a library that writes by itself: a file, or a folder whose files all belong to the artifact."""
         full, target = self._place(name)
@@ -230,6 +242,10 @@ class FileReader:
     def lent(self) -> bool:
         """Whether a path was handed over, from which the value may go on reading."""
         return self._lent[0]
+
+    def lend(self) -> None:
+        """Let the value go on reading after it has been loaded."""
+        self._lent[0] = True
 
     def within(self, folder: str) -> FileReader:
         """The same reader, one folder deeper: for the members of a container."""

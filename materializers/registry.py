@@ -17,7 +17,7 @@ from weakref import ref
 
 from ..core.errors import MaterializationError, MissingExtra, PickleNotAllowed, TailraceError, did_you_mean
 from ..core.typenames import type_name
-from .base import Materializer, Spec, Unsavable
+from .base import Gatherer, Materializer, Spec, Unsavable
 from .files import FileReader, FileWriter
 from .tagged import is_plain, readable
 
@@ -48,9 +48,17 @@ _BUILT_IN = {
     "lightgbm": ".lightgbm:LightgbmMaterializer",
     "catboost": ".catboost:CatboostMaterializer",
     "onnx": ".onnx:OnnxMaterializer",
+    "torch": ".torch:TorchMaterializer",
+    "transformers": ".transformers:TransformersMaterializer",
+    "datasets": ".datasets:DatasetsMaterializer",
+    "keras": ".keras:KerasMaterializer",
+    "tensorflow": ".tensorflow:TensorflowMaterializer",
+    "tf.data": ".tensorflow:TfDataMaterializer",
+    "savedmodel": ".savedmodel:SavedModelMaterializer",
     "pillow": ".pil:PillowMaterializer",
     "matplotlib": ".matplotlib:MatplotlibMaterializer",
     "plotly": ".plotly:PlotlyMaterializer",
+    "iterator": ".iterator:IteratorMaterializer",
     "path": ".paths:PathMaterializer",
     "document": ".document:DocumentMaterializer",
     "asset": ".asset:AssetMaterializer",
@@ -76,15 +84,40 @@ _TYPES = {
     "lightgbm": "lightgbm.Booster lightgbm.LGBMModel",
     "catboost": "catboost.CatBoost",
     "onnx": "onnx.ModelProto",
+    "torch": """
+        torch.Tensor torch.Module torch.Optimizer torch.LRScheduler torch.ReduceLROnPlateau torch.Size torch.dtype
+        torch.device
+    """,
+    "transformers": """
+        transformers.PreTrainedModel transformers.PreTrainedTokenizerBase transformers.PreTrainedConfig
+        transformers.PretrainedConfig transformers.GenerationConfig transformers.ProcessorMixin
+        transformers.ImageProcessingMixin transformers.FeatureExtractionMixin
+    """,
+    "datasets": """
+        datasets.Dataset datasets.DatasetDict datasets.IterableDataset datasets.IterableDatasetDict
+    """,  # two are dicts first
+    "keras": "keras.Model keras.Layer",
+    "tensorflow": "tensorflow.Tensor tensorflow.Variable",
+    "tf.data": "tensorflow.DatasetV2",
+    "savedmodel": "tensorflow.Module tensorflow.AutoTrackable",
     "pillow": "PIL.Image.Image",
     "matplotlib": "matplotlib.Figure",
     "plotly": "plotly.BaseFigure",
+    "iterator": """
+        builtins.generator builtins.map builtins.filter builtins.zip builtins.enumerate builtins.reversed
+        builtins.list_iterator builtins.list_reverseiterator builtins.tuple_iterator builtins.set_iterator
+        builtins.range_iterator builtins.str_ascii_iterator builtins.str_iterator builtins.dict_keyiterator
+        builtins.dict_valueiterator builtins.dict_itemiterator itertools.accumulate itertools.batched itertools.chain
+        itertools.combinations itertools.combinations_with_replacement itertools.compress itertools.dropwhile
+        itertools.filterfalse itertools.groupby itertools.islice itertools.pairwise itertools.permutations
+        itertools.product itertools.starmap itertools.takewhile itertools.zip_longest
+    """,
     "path": "pathlib.Path",
     "document": "tailrace.core.documents.Document",
     "asset": "tailrace.core.asset.Asset",
 }
 
-_ONCE = {"generator", "async_generator", "coroutine", "map", "filter", "zip", "enumerate", "reversed"}
+_ONCE = {"async_generator", "coroutine"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,15 +336,34 @@ class MaterializerRegistry:
         return chosen, spec
 
     def _save_by(self, chosen: Materializer, value: Any, files: FileWriter, label: str) -> Spec:
+        gathered: dict[str, Gatherer] = {}
+
         def save_member(member: Any, where: str, folder: FileWriter) -> dict[str, Any]:
+            node = self._gather(member, where, gathered)
+            if node is not None:
+                return node
             inner, spec = self._store(member, folder, f"{label} at {where}")
             return {"materializer": inner.name, "version": inner.version, "spec": spec}
 
         save_with = getattr(chosen, "save_with", None)  # a Container's; isinstance of a Protocol takes microseconds
         spec: Spec = save_with(value, files, save_member) if save_with else chosen.save(value, files)
+        for name, gatherer in gathered.items():
+            gatherer.write(files.within(name))
         if not is_plain(spec, tags=True):
             raise MaterializationError(f"the spec of the materializer {chosen.name!r} is not plain JSON: {spec!r}")
         return spec
+
+    def _gather(self, member: Any, where: str, gathered: dict[str, Gatherer]) -> dict[str, Any] | None:
+        """Hand a member to those of its kind; ``None`` if it is saved by itself, and says itself why it cannot be."""
+        inner = self.for_type(type(member))
+        gather = getattr(inner, "gather", None)  # a Gathering's
+        if inner is None or gather is None:
+            return None
+        try:
+            node = (gathered.get(inner.name) or gathered.setdefault(inner.name, gather())).add(member, where)
+        except MaterializationError:
+            return None
+        return {"materializer": inner.name, "version": inner.version, "gathered": node}
 
     def load(
         self,
@@ -326,19 +378,16 @@ class MaterializerRegistry:
         Raises MaterializationError, naming the artifact, when it cannot be made or has no such columns. A format that
         executes code is refused before its file is opened, unless ``files.allow_pickle`` allows it.
         """
-        chosen = self.by_name(materializer)
-        if version > chosen.version:
-            raise MaterializationError(
-                f"The artifact {files.label} was written by version {version} of the materializer {materializer!r}; "
-                f"here is version {chosen.version}. Upgrade the package that provides it."
-            )
-        if chosen.executes_code and files.allow_pickle == "never":
-            raise PickleNotAllowed(
-                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If "
-                "you trust who wrote it, set `allow_pickle: fallback` in the stack; else save it in a safe format."
-            )
+        chosen = self._to_load(materializer, version, files)
+        scattered: dict[str, Callable[[Any], Any]] = {}
 
         def load_member(member: Mapping[str, Any], folder: FileReader) -> Any:
+            name = member["materializer"]
+            if "gathered" in member:
+                if name not in scattered:
+                    inner: Any = self._to_load(name, member["version"], files)
+                    scattered[name] = inner.scatter(files.within(name))
+                return scattered[name](member["gathered"])
             return self.load(member["materializer"], member["version"], folder, member["spec"])
 
         load_with = getattr(chosen, "load_with", None)
@@ -356,6 +405,21 @@ class MaterializerRegistry:
             raise MaterializationError(
                 f"The artifact {files.label} cannot be loaded by {materializer!r}: {type(error).__name__}: {error}"
             ) from error
+
+    def _to_load(self, materializer: str, version: int, files: FileReader) -> Materializer:
+        """The materializer of stored files, if it may open them and knows their version."""
+        chosen = self.by_name(materializer)
+        if version > chosen.version:
+            raise MaterializationError(
+                f"The artifact {files.label} was written by version {version} of the materializer {materializer!r}; "
+                f"here is version {chosen.version}. Upgrade the package that provides it."
+            )
+        if chosen.executes_code and files.allow_pickle == "never":
+            raise PickleNotAllowed(
+                f"Loading the artifact {files.label} ({materializer}) executes code, and allow_pickle is 'never'. If "
+                "you trust who wrote it, set `allow_pickle: fallback` in the stack; else save it in a safe format."
+            )
+        return chosen
 
 
 def _load_columns(chosen: Materializer, files: FileReader, spec: Mapping[str, Any], columns: Sequence[Any]) -> Any:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
@@ -344,8 +344,11 @@ def test_what_not_even_pickle_takes_names_type_place_and_policy(value: Any) -> N
 
 
 @pytest.mark.parametrize("policy", ["never", "always"])
-def test_a_generator_is_answered_with_return_a_list(policy: str) -> None:
-    check_refused((n for n in range(3)), "generator", "Return a list", allow_pickle=policy)
+def test_an_asynchronous_generator_is_answered_with_return_a_list(policy: str) -> None:
+    async def arriving() -> AsyncIterator[int]:
+        yield 1
+
+    check_refused(arriving(), "async_generator", "Return a list", allow_pickle=policy)
 
 
 SPRUNG: list[str] = []
