@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..core.results import TaskRecord
 
-__all__ = ["Listener", "StepEvent", "emit", "listening"]
+__all__ = ["Listener", "StepEvent", "emit", "is_heard", "listening"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +46,8 @@ def emit(event: StepEvent) -> None:
     listener = _LISTENERS.get(event.run_id)
     if listener is not None:
         listener(event)
+
+
+def is_heard(run_id: str) -> bool:
+    """Whether somebody listens to the run in this process."""
+    return run_id in _LISTENERS

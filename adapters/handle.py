@@ -13,9 +13,11 @@ from typing import Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
 from ..core.errors import ArtifactNotFound, TailraceError
+from ..core.models import Checkpoint
 from ..core.refs import ArtifactRef, Run
 from ..core.results import TaskRecord
-from ..routing.router import Router, Task
+from ..core.typenames import routing_names
+from ..routing.router import Committed, Router, Task
 from ..routing.stacks import resolve_stack
 
 __all__ = ["RunHandle", "current_run", "entered", "start_run"]
@@ -29,7 +31,12 @@ class RunHandle:
     def __init__(self, router: Router, task: Task) -> None:
         self._router = router
         self._task = task
-        self.recorded: list[ArtifactRef] = []
+        self.committed: dict[str, Committed] = {}
+
+    @property
+    def recorded(self) -> list[ArtifactRef]:
+        """What the step has recorded so far."""
+        return [done.ref for done in self.committed.values()]
 
     @property
     def run(self) -> Run:
@@ -53,8 +60,45 @@ class RunHandle:
                 raise ArtifactNotFound(f"{str(value)!r} cannot be recorded: there is no such file in {os.getcwd()!r}.")
         label = name or (value.name if isinstance(value, Path) else kind)
         done = self._router.commit(self._task, {label: value}, {}, tags={"kind": kind})[label]
-        self.recorded = [ref for ref in self.recorded if ref.id != done.ref.id] + [done.ref]
+        self.committed.pop(label, None)
+        self.committed[label] = done
         return done.ref
+
+    def checkpoint(
+        self,
+        state: Any,
+        *,
+        epoch: int | None = None,
+        step: int | None = None,
+        every: int = 1,
+        name: str = "checkpoint",
+    ) -> ArtifactRef | None:
+        """Store the state that a training can go on from, in place of the last one of this name; see :meth:`resume`.
+
+        With ``every`` only each so many epochs or steps are stored (by ``step`` where it is given, else ``epoch``), and
+        None is returned for the others. A crash while one is stored leaves the last one.
+        """
+        count = epoch if step is None else step
+        if count is not None and count % every:
+            return None
+        return self.record_artifact(Checkpoint(state, epoch=epoch, step=step, name=name), "checkpoint", name=name)
+
+    def resume(self, name: str = "checkpoint") -> Checkpoint | None:
+        """The last checkpoint of this name that this step has stored in this run, in whichever try; None without one.
+
+        A retried step finds it, and so does a run that was started again under the same run id. It is loaded verified,
+        and recorded as this try's until another takes its place.
+        """
+        route = self._router.route(self._task, name, Checkpoint)
+        store = self._router.store(route.store)
+        if not store.exists(route.path):
+            return None
+        ref = store.ref(route.path)
+        found, _ = self._router.load(ref)
+        if not isinstance(found, Checkpoint):
+            raise TailraceError(f"The artifact {name!r} of step {self._task.step!r} is a {ref.type}, not a checkpoint.")
+        self.committed[name] = Committed(ref, {}, {"store": ref.uri}, tuple(routing_names(Checkpoint)))
+        return found
 
 
 def current_run() -> RunHandle:

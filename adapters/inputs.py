@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.annotations import allows_none, asset_type, concrete, item_type, pointed
 from ..core.assets import Asset, Metrics, Parameters
@@ -15,31 +16,57 @@ from ..core.plan import CONDITION, Fixed, FromOutput, FromParam, Gather, Node, P
 from ..core.ref import Ref
 from ..core.refs import ArtifactRef, Manifest, Parent, Run, named_artifact
 from ..core.step import Condition
-from ..core.typenames import asset_named, type_name
+from ..core.typenames import asset_named, routing_names, type_name
 from ..materializers.files import FileReader
-from ..routing.router import Copy, Router
+from ..routing.router import Copy
+from ..stores.base import ArtifactStore
 
-__all__ = ["handed_on", "load_inputs"]
+__all__ = ["Given", "find_inputs", "handed_on", "load_inputs"]
 
 
-def load_inputs(
-    plan: Plan, node: Node, run: Run, refs: Mapping[str, Any], router: Router
-) -> tuple[dict[str, Any], tuple[Parent, ...]]:
-    """The arguments of one task, and the artifacts that they are: loaded, or a handle where a ``Ref`` is asked for.
+class Loader(Protocol):
+    """Gives the artifacts behind references: a :class:`Router`, or a task's memory before it."""
+
+    def load(self, ref: ArtifactRef, columns: Sequence[Any] | None = None) -> tuple[Any, Any]:
+        """The value, or some columns of it, and its manifest."""
+        ...
+
+    def store_of(self, uri: str) -> ArtifactStore:
+        """The store that holds a URI."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What one parameter is given: artifacts by ``refs`` (a reference, or lists of them), else ``value`` as it is.
+
+    ``item`` says that the value is this task's item of the list that ``refs`` names; ``skipped`` that what was to be
+    given was skipped, and the value stands for it.
+    """
+
+    refs: Any = None
+    value: Any = None
+    item: bool = False
+    skipped: bool = False
+
+
+def find_inputs(
+    plan: Plan, node: Node, run: Run, refs: Mapping[str, Any], router: Loader
+) -> tuple[dict[str, Given], tuple[Parent, ...]]:
+    """What the parameters of one task are given, and the artifacts among that. Only lists to be divided are loaded.
 
     Raises :class:`StepSkipped` where the condition does not hold or an input that is needed was skipped, before
-    anything else is loaded.
+    anything else is looked at.
     """
     _check_condition(node, run, refs, router)
-    absent = dict(_absent(node, run, refs))
-    arguments = dict(absent)
+    inputs = {name: Given(value=value, skipped=True) for name, value in _absent(node, run, refs)}
+    absent = set(inputs)
     parents: list[Parent] = []
     for name, binding in node.bindings.items():
         if name in absent:
             continue
         own = name in node.mapped
-        wanted = node.step.annotations.get(name)
-        lazy = pointed(wanted) is not None
+        lazy = pointed(node.step.annotations.get(name)) is not None
         if isinstance(binding, Fixed | FromParam):
             value = binding.value if isinstance(binding, Fixed) else run.params[binding.name]
             value = value[run.map_index] if own else value
@@ -50,18 +77,30 @@ def load_inputs(
         parents += [Parent(ref.id, ref.uri, ref.digest, name) for ref in _flat(found)]
         if name == CONDITION:
             continue
-        if found is None:
-            arguments[name] = Ref.of(value, name) if lazy and value is not None else value
-        elif own and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
+        if own and found is not None and isinstance(binding, FromOutput) and not plan.node(binding.node).mapped:
             value = router.load(found)[0]
             items = value.data if isinstance(value, Asset) else value  # one list, of which this task has an item
-            arguments[name] = items[run.map_index]
+            inputs[name] = Given(found, items[run.map_index], item=True)
         else:
-            arguments[name] = _loaded(found, wanted, router)
-    return arguments, tuple(parents)
+            inputs[name] = Given(found, value)
+    return inputs, tuple(parents)
 
 
-def _check_condition(node: Node, run: Run, refs: Mapping[str, Any], router: Router) -> None:
+def load_inputs(node: Node, inputs: Mapping[str, Given], router: Loader) -> dict[str, Any]:
+    """The arguments of one task: artifacts loaded, or a handle where a ``Ref`` is asked for."""
+    arguments: dict[str, Any] = {}
+    for name, given in inputs.items():
+        wanted = node.step.annotations.get(name)
+        if given.refs is not None and not given.item:
+            arguments[name] = _loaded(given.refs, wanted, router)
+        elif pointed(wanted) is not None and given.value is not None and not (given.item or given.skipped):
+            arguments[name] = Ref.of(given.value, name)
+        else:
+            arguments[name] = given.value
+    return arguments
+
+
+def _check_condition(node: Node, run: Run, refs: Mapping[str, Any], router: Loader) -> None:
     """Raise :class:`StepSkipped`, saying what the condition's value is, unless the condition holds."""
     binding = node.bindings.get(CONDITION)
     if binding is None:
@@ -115,7 +154,7 @@ def _flat(refs: Any) -> Iterator[ArtifactRef]:
         yield refs
 
 
-def _loaded(refs: Any, wanted: Any, router: Router) -> Any:
+def _loaded(refs: Any, wanted: Any, router: Loader) -> Any:
     if isinstance(refs, list):
         return [_loaded(ref, item_type(wanted), router) for ref in refs]
     target = pointed(wanted)
@@ -127,7 +166,7 @@ def _loaded(refs: Any, wanted: Any, router: Router) -> Any:
 class _Stored:
     """What a :class:`Ref` stands for: an artifact in a store of the stack."""
 
-    def __init__(self, router: Router, ref: ArtifactRef, wanted: Any) -> None:
+    def __init__(self, router: Loader, ref: ArtifactRef, wanted: Any) -> None:
         self._router = router
         self._ref = ref
         self._wanted = wanted
@@ -156,7 +195,8 @@ class _Stored:
         wanted, output = asset_type(self._wanted), asset_type(declared)
         unchanged = issubclass(kind, wanted) if wanted else concrete(self._wanted) is None and not manifest.bare
         fits = output is None or issubclass(kind, output)
-        return Copy(self._ref, kind) if unchanged and fits and not issubclass(kind, Metrics | Parameters) else None
+        names = tuple(routing_names(kind))
+        return Copy(self._ref, names) if unchanged and fits and not issubclass(kind, Metrics | Parameters) else None
 
     def close(self) -> None:
         if self._files is not None:
@@ -174,7 +214,7 @@ def handed_on(returned: Any, declared: Any) -> Any:
     return copy or returned.load()
 
 
-def _named(value: Any, router: Router) -> ArtifactRef | None:
+def _named(value: Any, router: Loader) -> ArtifactRef | None:
     """The artifact that a parameter's value stands for, as it is now; None for a value that stands for itself."""
     named = named_artifact(value)
     if named is None:
@@ -186,7 +226,7 @@ def _named(value: Any, router: Router) -> ArtifactRef | None:
     return ref
 
 
-def _adapt(value: Any, manifest: Manifest, wanted: Any) -> Any:
+def _adapt(value: Any, manifest: Any, wanted: Any) -> Any:
     """The value as the parameter's annotation asks for it: an artifact type, or what it holds."""
     declared = asset_type(wanted)
     if value is None:

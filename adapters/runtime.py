@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.journal import Journal, RunEnd, RunRecord
 from ..core.annotations import pointed
@@ -30,7 +30,11 @@ from ..routing.router import Committed, Router, Task
 from ..routing.stacks import Stack, resolve_stack
 from .events import StepEvent, emit
 from .handle import RunHandle, entered
-from .inputs import handed_on, load_inputs
+from .inputs import Given, find_inputs, handed_on, load_inputs
+from .memory import Memory
+
+if TYPE_CHECKING:
+    from .recall import Recall
 
 __all__ = [
     "begin_run",
@@ -149,11 +153,14 @@ def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, A
                 yield f"{node.name}.{name}", declared.default
 
 
-def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[str, ArtifactRef]:
+def run_step(
+    plan: Plan, step: str, run: Run, refs: Mapping[str, Any], memory: Memory | None = None
+) -> dict[str, ArtifactRef]:
     """Execute one task of a run and return the references of its outputs, by output name.
 
     ``refs`` holds a reference, or a list of them, for each parameter that takes upstream outputs, None for what was
-    skipped; ``run.map_index`` and ``run.attempt`` say which task and which try this is. What the function raises comes
+    skipped; ``run.map_index`` and ``run.attempt`` say which task and which try this is. ``memory`` is what steps of one
+    task hand to each other. What the function raises comes
     out as it is, after the journal has it; then no output of this try is committed but those that were before the
     failure. :class:`~tailrace.StepSkipped` is no failure: the step's condition does not hold, an input that it needs
     was skipped, or it says so itself. Then it has no outputs, and must not be tried again.
@@ -167,10 +174,17 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     lent: list[Ref[Any]] = []
     try:
         emit(StepEvent("started", step, run.map_index, run.run_id))
-        arguments, parents = load_inputs(plan, node, run, refs, router)
-        lent += (found for argument in arguments.values() for found in handles(argument))
+        inputs, parents = find_inputs(plan, node, run, refs, memory or router)
         task = Task(run, step, node.step.code_version, plan.version, parents)
-        record = replace(record, load=time.perf_counter() - begin, inputs=_ids(parents))
+        record = replace(record, inputs=_ids(parents))
+        recall = _look_up(node, task, inputs, router) if node.step.cache else None
+        if recall is not None and recall.done:
+            record = recall.recorded(record)
+            _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
+            return dict(record.outputs)
+        arguments = load_inputs(node, inputs, memory or router)
+        lent += (found for argument in arguments.values() for found in handles(argument))
+        record = replace(record, load=time.perf_counter() - begin)
         middle = time.perf_counter()
         handle = RunHandle(router, task)
         try:
@@ -183,6 +197,10 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
         record = replace(record, compute=time.perf_counter() - middle)
         done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
         record = _completed(record, done, handle)
+        if recall is not None:
+            recall.keep(done, handle.committed, record.compute)
+        if memory is not None:
+            memory.keep(node, values, record.outputs)
     except StepSkipped as skipped:
         record = replace(record, state="skipped", error=str(skipped), extra=tuple(handle.recorded) if handle else ())
         _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
@@ -199,10 +217,10 @@ def run_step(plan: Plan, step: str, run: Run, refs: Mapping[str, Any]) -> dict[s
     return dict(record.outputs)
 
 
-def skip_step(run: Run, step: str, reason: str) -> None:
-    """Record that a whole step did not run: ``upstream step 'x' failed``, or, of a mapped step, ``was skipped``."""
+def skip_step(run: Run, step: str, reason: str, map_index: int | None = None) -> None:
+    """Record that a whole step, or an item of it, did not run: ``upstream step 'x' failed``, or ``was skipped``."""
     record = TaskRecord(
-        step, None, "skipped", datetime.now(UTC).isoformat(), 0.0, error=reason, native_id=run.native_id
+        step, map_index, "skipped", datetime.now(UTC).isoformat(), 0.0, error=reason, native_id=run.native_id
     )
     _finish(router_for(run), run, record)
 
@@ -289,6 +307,12 @@ def failure(result: RunResult, error: BaseException) -> StepFailed:
     where = f"step {failed[0].name!r} of run {result.run_id!r}" if failed else f"run {result.run_id!r}"
     message = f"{where} failed: {type(error).__name__}: {error}"
     return StepFailed(message, step=failed[0].name if failed else "", result=result)
+
+
+def _look_up(node: Node, task: Task, inputs: Mapping[str, Given], router: Router) -> Recall | None:
+    from .recall import look_up  # what follows code is imported where a step is cached
+
+    return look_up(node, task, inputs, router)
 
 
 # --- the call -------------------------------------------------------------------------------------------------------
@@ -378,7 +402,7 @@ def closing(plan: Plan, run: Run) -> Iterator[list[RunResult]]:
         results.append(close_run(plan, run, "failed", error))
         raise failure(results[0], error) from error
     except BaseException as error:
-        close_run(plan, run, "cancelled", error)
+        close_run(plan, run, "failed" if isinstance(error, SystemExit) else "cancelled", error)
         raise
     else:
         results.append(close_run(plan, run, "completed"))

@@ -88,7 +88,10 @@ def _notes(step: _Step) -> str:
     if errors or step.message:
         return step.message or (errors[0] if tasks == 1 else f"{len(errors)} of {tasks} tasks: {errors[0]}")
     if tasks > 1 or any(index is not None for index in step.ended):
-        return f"{done} of {tasks} tasks" if step.running else f"{tasks} tasks"
+        cached = sum(bool(record.cached) for record in step.ended.values())
+        return (f"{done} of {tasks} tasks" if step.running else f"{tasks} tasks") + (
+            f", {cached} cached" if cached else ""
+        )
     return ", ".join(map(_made, step.ended.values()))
 
 
@@ -98,7 +101,8 @@ def _failed(record: TaskRecord) -> bool:
 
 
 def _made(record: TaskRecord) -> str:
-    return ", ".join(f"{name} ({size(record.timings.get(name, {}).get('bytes'))})" for name in record.outputs)
+    made = ", ".join(f"{name} ({size(record.timings.get(name, {}).get('bytes'))})" for name in record.outputs)
+    return f"{made} cached" if record.cached else made
 
 
 def _line(event: StepEvent) -> str:

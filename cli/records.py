@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..core.refs import ArtifactRef
 from ..core.results import TaskRecord
 
-__all__ = ["label", "reached", "stored"]
+__all__ = ["label", "origin", "reached", "stored"]
 
 
 def label(step: str, map_index: int | None) -> str:
@@ -20,6 +20,11 @@ def stored(task: TaskRecord) -> Iterator[tuple[str, ArtifactRef]]:
     yield from task.outputs.items()
     for ref in task.extra:
         yield ref.name, ref
+
+
+def origin(task: TaskRecord) -> str:
+    """Of what the step cache had, which run computed it; empty for what was computed here."""
+    return f"cached, from run {task.cached['run_id']}" if task.cached else ""
 
 
 def reached(task: TaskRecord, output: str) -> str:

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +46,9 @@ def run(
         str | None,
         typer.Option("--run-id", metavar="ID", help="The run's id. The id of an earlier run continues that one."),
     ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Compute steps that are cached, too, and keep what comes out.")
+    ] = False,
     config: Config = None,
     json: AsJson = False,
 ) -> None:
@@ -58,7 +61,8 @@ def run(
     from .show import console, print_json
 
     _quiet_engine()
-    with _stdout_for_json(json):
+    with _stdout_for_json(json), _refreshed(no_cache):
+        _begin_server(target, stack, orchestrator, config)
         pipeline = load_pipeline(target)
         params = parse_params(pipeline, param or ())
         out = console(stderr=json)
@@ -94,11 +98,39 @@ def _followed(
         raise typer.Exit(130) from error
 
 
+def _begin_server(target: str, stack: str | None, orchestrator: str | None, config: str | None) -> None:
+    """Let the engine's server start while the user's file is imported. What is wrong with the choices is told later."""
+    from ..core.errors import TailraceError
+    from ..core.load import find_file
+    from ..routing.stacks import resolve_stack
+
+    with suppress(TailraceError):
+        find_file(target)
+        if (orchestrator or resolve_stack(stack, config=config).orchestrator.type) == "local":
+            from ..adapters.prefect import server
+
+            server.begin()
+
+
 def _quiet_engine() -> None:
     """Let the progress say what happens: the engine need not say that its server starts, stops or is offline."""
     for setting in ("PREFECT_LOGGING_LEVEL", "PREFECT_SERVER_LOGGING_LEVEL"):
         os.environ.setdefault(setting, "CRITICAL")
     logging.getLogger("EventsWorker").setLevel(logging.CRITICAL)  # Prefect's, at exit; outside of its own loggers
+
+
+@contextmanager
+def _refreshed(wanted: bool) -> Iterator[None]:
+    """Have cached steps computed: by the environment, since an engine may run them in other processes."""
+    before = os.environ.get("TAILRACE_CACHE")
+    if wanted:
+        os.environ["TAILRACE_CACHE"] = "refresh"
+    try:
+        yield
+    finally:
+        if wanted:
+            os.environ.pop("TAILRACE_CACHE")
+            os.environ.update({} if before is None else {"TAILRACE_CACHE": before})
 
 
 @contextmanager
@@ -177,7 +209,9 @@ def _step_table(result: RunResult) -> Table:
     made = table("Step", "State", ">Seconds", ">Tasks")
     for step in result.steps.values():
         mapped = any(task.map_index is not None for task in step.tasks)
-        made.add_row(step.name, styled(step.state), f"{step.duration:.2f}", str(len(step.tasks)) if mapped else "")
+        tasks = str(len(step.tasks)) if mapped else ""
+        state = styled(step.state, f"{step.state}{step.cache_note}")
+        made.add_row(step.name, state, f"{step.duration:.2f}", tasks)
     return made
 
 
@@ -227,6 +261,7 @@ def _as_json(result: RunResult, failure: StepFailed | None) -> dict[str, Any]:
             "state": step.state,
             "seconds": step.duration,
             "tasks": len(step.tasks),
+            "cached": step.cached,
             "error": next((task.error for task in step.tasks if task.error), None),
         }
         for step in result.steps.values()

@@ -92,10 +92,10 @@ def _head(out: Any, detail: RunDetail) -> None:
 
 
 def _tasks(tasks: tuple[TaskRecord, ...]) -> Any:
-    from .records import label
+    from .records import label, origin
     from .show import duration, styled, table
 
-    made = table("Step", "State", ">Duration", ">Load", ">Compute", ">Attempt", "Error")
+    made = table("Step", "State", ">Duration", ">Load", ">Compute", ">Attempt", "Note")
     for task in tasks:
         times = [duration(seconds) if seconds else "" for seconds in (task.seconds, task.load, task.compute)]
         made.add_row(
@@ -103,7 +103,7 @@ def _tasks(tasks: tuple[TaskRecord, ...]) -> Any:
             styled(task.state),
             *times,
             str(task.attempt),
-            task.error.partition("\n")[0],
+            origin(task) or task.error.partition("\n")[0],
         )
     return made
 

@@ -43,7 +43,9 @@ _TABLES = {
     "numpy": "numpy",
     "scipy": "scipy",
     "xarray": "xarray",
+    "torch": "torch",
     "tensorflow": "tf.data",
+    "datasets": "datasets",
 }
 _FILES = {
     ".parquet",
@@ -78,9 +80,9 @@ def model_framework(model: Any) -> str:
 def dataset_format(data: Any) -> str:
     """How data are held, in a word.
 
-    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``tf.data``), a Python container
-    (``dict``, ``list``, ``records`` for a list of mappings), a file's kind (``csv``, ``parquet``, ..., ``directory``,
-    ``file``), or the name of the type.
+    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``torch``, ``tf.data``, or ``datasets``
+    for Hugging Face's), a Python container (``dict``, ``list``, ``records`` for a list of mappings), a file's kind (``csv``,
+    ``parquet``, ..., ``directory``, ``file``), or the name of the type.
     """
     if isinstance(data, Path | str):
         suffix = os.path.splitext(data)[1].lower()
@@ -137,6 +139,8 @@ def dataset_schema(data: Any) -> dict[str, Any] | None:
         return {str(key): _type(value) for items in keys for key, value in items} or None
     if hasattr(data, "collect_schema"):  # polars
         return {name: str(dtype) for name, dtype in data.collect_schema().items()}
+    if hasattr(data, "features") and hasattr(data, "column_names"):  # datasets of Hugging Face
+        return {name: str(feature) for name, feature in data.features.items()} if data.features else None
     if hasattr(data, "dtypes") and hasattr(data, "columns"):  # pandas
         return {str(name): str(dtype) for name, dtype in zip(data.columns, data.dtypes, strict=True)}
     if hasattr(data, "schema"):  # Arrow

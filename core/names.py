@@ -6,13 +6,16 @@ import re
 
 from .errors import InvalidKey
 
-__all__ = ["MANIFEST", "RUNS", "check_key", "content_segment", "is_content_segment", "segment"]
+__all__ = ["MANIFEST", "OBJECTS", "RUNS", "check_key", "content_segment", "is_content_segment", "segment"]
 
 MANIFEST = "manifest.json"
 """The file whose existence makes an artifact exist."""
 
 RUNS = "_runs"
 """The folder that names every run of a store."""
+
+OBJECTS = "_objects"
+"""The folder of the bytes that are stored once, by digest, in a store that deduplicates."""
 
 _LIMIT = 160  # bytes; file systems allow 255, and temporary names are longer than final ones
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]")
@@ -27,8 +30,8 @@ def content_segment(digest: str) -> str:
 
 
 def is_content_segment(name: str) -> bool:
-    """Whether a folder is one that :func:`content_segment` names."""
-    return _CONTENT.match(name) is not None
+    """Whether a folder holds content: one that :func:`content_segment` names, or what several of them share."""
+    return name == OBJECTS or _CONTENT.match(name) is not None
 
 
 def _escape(name: str) -> str:
@@ -50,7 +53,7 @@ def segment(name: str) -> str:
         name
         and not _UNSAFE.search(name)
         and len(name) <= _LIMIT
-        and name not in {".", "..", MANIFEST, RUNS}
+        and name not in {".", "..", MANIFEST, OBJECTS, RUNS}
         and not name.startswith(".tmp-")
         and not _ESCAPED.search(name)
         and not _CONTENT.match(name)
@@ -74,6 +77,6 @@ def check_key(key: str) -> str:
     for part in parts:
         if part in {"", ".", ".."}:
             raise InvalidKey(f"The key {key!r} has the segment {part!r}; name the place below the root plainly.")
-        if part in {MANIFEST, RUNS} or _CONTENT.match(part) or part.startswith(".tmp-"):
+        if part in {MANIFEST, OBJECTS, RUNS} or _CONTENT.match(part) or part.startswith(".tmp-"):
             raise InvalidKey(f"The key {key!r} has the segment {part!r}, which the store itself uses.")
     return "/".join(part if len(part.encode("utf-8", "surrogatepass")) <= _LIMIT else _escape(part) for part in parts)

@@ -137,7 +137,7 @@ class Manifest:
     tags: Mapping[str, str] = field(default_factory=dict)
     producer: Producer | None = None
     parents: tuple[Parent, ...] = ()
-    format: int = 1
+    format: int = 2
 
     @property
     def size_bytes(self) -> int:
@@ -145,12 +145,12 @@ class Manifest:
         return sum(entry.size for entry in self.files)
 
     def same_artifact(self, other: Manifest) -> bool:
-        """Whether both say the same but for the time and the attempt: saving one over the other is a no-op."""
+        """Whether both say the same but for time, attempt and format: saving one over the other is a no-op."""
         return self._timeless() == other._timeless()
 
     def _timeless(self) -> dict[str, Any]:
         producer = replace(self.producer, attempt=0, orchestrator="") if self.producer else None
-        return replace(self, created="", producer=producer).to_dict()
+        return replace(self, created="", producer=producer, format=0).to_dict()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""

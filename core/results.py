@@ -18,7 +18,9 @@ class TaskRecord:
 
     ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped``; ``error`` says why it failed or was skipped.
     ``timings`` has, for each output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and
-    ``compute``. ``native_id`` is the engine's own id of the run, where it has one.
+    ``compute``. ``native_id`` is the engine's own id of the run, where it has one. ``cached`` is empty for what was
+    computed; else it says which run computed it (``run_id``, ``step``, ``map_index``), and which ``cache`` had it under
+    which ``key``.
     """
 
     step: str
@@ -36,12 +38,15 @@ class TaskRecord:
     destinations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     error: str = ""
     native_id: str = ""
+    cached: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
         data = {name: getattr(self, name) for name in self.__slots__}
         data["outputs"] = {name: ref.to_dict() for name, ref in self.outputs.items()}
         data["extra"] = [ref.to_dict() for ref in self.extra]
+        if not self.cached:
+            del data["cached"]
         return {**data, "v": 1}
 
     @classmethod
@@ -65,6 +70,17 @@ class StepResult:
         """The worst state of its tasks; ``skipped`` where all of them were."""
         states = {task.state for task in self.tasks}
         return next((state for state in ("failed", "cancelled", "completed") if state in states), "skipped")
+
+    @property
+    def cached(self) -> int:
+        """How many of its tasks were not computed, since the step cache had their outputs."""
+        return sum(bool(task.cached) for task in self.tasks)
+
+    @property
+    def cache_note(self) -> str:
+        """What to say of that behind its state; empty where everything was computed."""
+        whole = self.cached == len(self.tasks)
+        return f" ({'' if whole else f'{self.cached} of {len(self.tasks)} '}cached)" if self.cached else ""
 
     @property
     def artifacts(self) -> list[ArtifactRef]:
@@ -141,7 +157,8 @@ class RunResult:
             stored = ", ".join(dict.fromkeys(f"{ref.name} ({ref.type.rpartition('.')[2]})" for ref in step.artifacts))
             times = f" x{len(step.tasks)}" if len(step.tasks) > 1 else ""
             lines.append(
-                f"  {step.name}{times}: {step.state}, {step.duration:.2f} s" + (f" -> {stored}" if stored else "")
+                f"  {step.name}{times}: {step.state}{step.cache_note}, {step.duration:.2f} s"
+                + (f" -> {stored}" if stored else "")
             )
             lines += [f"      {error}" for error in dict.fromkeys(task.error for task in step.tasks if task.error)]
         uris = [ref.uri for step in self.steps.values() for ref in step.artifacts]

@@ -14,11 +14,13 @@ import typing
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from os import PathLike
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from .errors import PipelineError, Problem
 
-__all__ = ["TRUTHY", "Condition", "Output", "Step", "Tracer", "step", "tracing"]
+__all__ = ["TRUTHY", "Condition", "Output", "Step", "Tracer", "jittered", "step", "tracing"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,9 +76,10 @@ class Step(Generic[P, R]):
     """A function with a name, named inputs and outputs, and options that every engine maps to its own.
 
     Called outside a pipeline it is the function. ``retry_delay`` and ``timeout`` are in seconds; a sequence of delays
-    is used one after the other, the last one for the rest. ``inputs`` maps parameters to the outputs they take, or
-    lists the outputs in the order of the parameters where the names differ. ``airflow`` and ``prefect`` are given to
-    that engine's own task as they are.
+    is used one after the other, the last one for the rest; each varies at random by the share of it that
+    ``retry_jitter`` says. ``inputs`` maps parameters to the outputs they take, or lists the outputs in the order of
+    the parameters where the names differ. The steps of a ``group`` are one task.
+    ``airflow`` and ``prefect`` are given to that engine's own task as they are.
     """
 
     fn: Callable[P, R]
@@ -85,14 +88,18 @@ class Step(Generic[P, R]):
     declared_outputs: tuple[str, ...] = ()
     retries: int = 0
     retry_delay: float | tuple[float, ...] = 0.0
+    retry_jitter: float = 0.0
     timeout: float | None = None
-    cache: bool = False
+    cache: bool | float = False
+    version: str | None = None
+    depends_on: tuple[Any, ...] = ()
     tags: tuple[str, ...] = ()
     resources: Mapping[str, Any] = field(default_factory=dict)
     pool: str | None = None
     queue: str | None = None
     priority: int | None = None
     owner: str | None = None
+    group: str | None = None
     airflow: Mapping[str, Any] = field(default_factory=dict)
     prefect: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
@@ -226,6 +233,13 @@ class Step(Generic[P, R]):
         )
 
 
+def jittered(delay: float, share: float) -> float:
+    """The delay, longer or shorter at random by up to that share of it."""
+    import random
+
+    return delay * random.uniform(max(0.0, 1 - share), 1 + share)  # noqa: S311  # no secret
+
+
 def _by_name(module: str, qualname: str) -> Any:
     import importlib
 
@@ -307,9 +321,13 @@ def _option_problems(step: Step[Any, Any]) -> typing.Iterator[Problem]:
         yield Problem(f"retries is {step.retries}; give 0 or more", place)
     if any(delay < 0 for delay in (step.retry_delay if isinstance(step.retry_delay, tuple) else (step.retry_delay,))):
         yield Problem(f"retry_delay is {step.retry_delay}; give seconds, 0 or more", place)
+    if step.retry_jitter < 0:
+        yield Problem(f"retry_jitter is {step.retry_jitter}; give a share of the delay, 0 or more", place)
     if step.timeout is not None and step.timeout <= 0:
         yield Problem(f"timeout is {step.timeout}; give seconds above 0, or None", place)
-    for key in ("pool", "queue", "owner"):
+    if not isinstance(step.cache, bool) and step.cache <= 0:
+        yield Problem(f"cache is {step.cache!r}; give True, False, or seconds above 0", place)
+    for key in ("pool", "queue", "owner", "group", "version"):
         name = getattr(step, key)
         if name is not None and not (isinstance(name, str) and name):
             yield Problem(f"{key} is {name!r}; give a name, or None", place)
@@ -329,14 +347,16 @@ def _normal(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     normal = dict(options)
     if "outputs" in normal:
         normal["declared_outputs"] = normal.pop("outputs") or ()
-    for key in ("inputs", "declared_outputs", "tags"):
+    for key in ("inputs", "declared_outputs", "tags", "depends_on"):
         value = normal.get(key)
-        if isinstance(value, str):
+        if isinstance(value, str | PathLike):
             normal[key] = (value,)
         elif value is None and key in normal:
             normal[key] = ()
         elif key in normal and not isinstance(value, Mapping):
             normal[key] = tuple(typing.cast("Sequence[str]", value))
+    if isinstance(normal.get("cache"), timedelta):
+        normal["cache"] = normal["cache"].total_seconds()
     delay = normal.get("retry_delay")
     if isinstance(delay, Sequence) and not isinstance(delay, str):
         normal["retry_delay"] = tuple(delay) or 0.0
@@ -365,14 +385,18 @@ def step(
     name: str | None = None,
     retries: int = 0,
     retry_delay: float | Sequence[float] = 0.0,
+    retry_jitter: float = 0.0,
     timeout: float | None = None,
-    cache: bool = False,
+    cache: bool | float | timedelta = False,
+    version: str | None = None,
+    depends_on: Sequence[Any] | str | None = None,
     tags: Sequence[str] | None = None,
     resources: Mapping[str, Any] | None = None,
     pool: str | None = None,
     queue: str | None = None,
     priority: int | None = None,
     owner: str | None = None,
+    group: str | None = None,
     airflow: Mapping[str, Any] | None = None,
     prefect: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
@@ -386,9 +410,13 @@ def step(fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     42
 
     ``outputs`` names what the function returns: one name, or several for a tuple, list or dict of as many values.
-    ``retry_delay`` and ``timeout`` are in seconds. ``cache``, ``resources``, ``pool``, ``queue``, ``priority`` and
+    ``retry_delay`` and ``timeout`` are in seconds; by ``retry_jitter``, a share of it, a delay varies at random.
+    ``cache`` takes the outputs of an earlier run where code and inputs are the same: True, or the seconds (or a
+    ``timedelta``) for which they are good. ``version`` stands for the code there, and ``depends_on`` adds what the code
+    does not show: files, installed packages, functions, values. ``resources``, ``pool``, ``queue``, ``priority`` and
     ``owner`` are declared here for what acts on them: neither the Prefect engine in this process nor inline does.
-    ``airflow`` and ``prefect`` are given to that engine's own task as they are, over what is said here. Raises
+    Steps of one ``group`` are one task of the engine: small ones, that hand over their values in memory. ``airflow``
+    and ``prefect`` are given to that engine's own task as they are, over what is said here. Raises
     :class:`~tailrace.PipelineError` for an impossible option.
     """
 

@@ -6,17 +6,19 @@ does nothing twice.
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..catalog.journal import Journal
 from ..core.annotations import asset_type
 from ..core.assets import Asset
-from ..core.errors import DestinationError, InvalidKey, MaterializationError
+from ..core.errors import DestinationError, InvalidKey, MaterializationError, TailraceError
 from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run, artifact_id
 from ..core.typenames import routing_names, type_name
 from ..stores.base import ArtifactStore, Labels, Staged
@@ -26,7 +28,10 @@ from .rules import decide
 from .stacks import Stack
 from .trackers import Tracker, build_tracker
 
-__all__ = ["Committed", "Copy", "Router", "Task"]
+if TYPE_CHECKING:
+    from .cache.entries import Tier
+
+__all__ = ["Committed", "Copy", "CopyFailed", "Router", "Task", "as_declared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +47,43 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """An output that is another artifact as it is: its files are copied, and no value is loaded."""
+    """An output that is another artifact as it is: its files are copied, and no value is loaded.
+
+    ``names`` are those by which its type is routed. With ``store`` it is what an earlier run made and the step cache
+    kept, in that store: then everything that the artifact's manifest says of it stays.
+    """
 
     ref: ArtifactRef
-    kind: type[Asset]
+    names: tuple[str, ...]
+    store: ArtifactStore | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One output that is where it belongs: its reference, its times in seconds, and what each destination calls it."""
+    """One output that is where it belongs: its reference, its times in seconds, and what each destination calls it.
+
+    ``names`` are those by which its type was routed.
+    """
 
     ref: ArtifactRef
     timings: Mapping[str, float]
     destinations: Mapping[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+
+class CopyFailed(TailraceError):
+    """What the step cache kept cannot be read any more: it is gone, damaged, or out of reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """One output as it is stored: its names for the rules, whether it was returned bare, its tags, its own parents."""
+
+    value: Any
+    names: tuple[str, ...]
+    bare: bool
+    tags: Mapping[str, str]
+    parents: tuple[Parent, ...]
 
 
 class Router:
@@ -110,6 +139,13 @@ class Router:
             self._tracker_runs[run.run_id] = self.tracker.open_run(run, journal)
         return self._tracker_runs[run.run_id]
 
+    @functools.cached_property
+    def caches(self) -> tuple[Tier, ...]:
+        """The step caches, the nearest first: this project's, and the shared one where there is one."""
+        from .cache.entries import tiers
+
+        return tiers(self.stack.root, self.stack.name)
+
     def tracker_url(self, run: Run) -> str:
         """Where the tracker shows the run, if it has been asked for it; else ``""``, since asking takes seconds."""
         tracker_run = self._tracker_runs.get(run.run_id)
@@ -125,9 +161,12 @@ class Router:
 
     def route(self, task: Task, output: str, kind: Any) -> Route:
         """Where an output of this type goes."""
+        return self._route(task, output, routing_names(kind))
+
+    def _route(self, task: Task, output: str, names: Sequence[str]) -> Route:
         run = task.run
         return decide(
-            routing_names(kind),
+            list(names),
             stack=self.stack,
             project=run.project,
             pipeline=run.pipeline,
@@ -153,21 +192,22 @@ class Router:
         ``declared`` are their annotations, ``tags`` are added to each.
 
         All are written aside before any is published, so that an output that cannot be stored leaves nothing of the
-        others. Raises :class:`~tailrace.MaterializationError` naming step and output, and
-        :class:`~tailrace.DestinationError` for a tracker or registry that refuses.
+        others. Raises :class:`~tailrace.MaterializationError` naming step and output,
+        :class:`~tailrace.DestinationError` for a tracker or registry that refuses, and :class:`CopyFailed` for what the
+        step cache kept and cannot give back.
         """
-        staged: dict[str, tuple[Route, Any, bool, Staged]] = {}
+        staged: dict[str, tuple[Route, _Value, Staged]] = {}
         try:
             for output, returned in values.items():
-                value, bare = _as_declared(returned, declared.get(output), task.step, output)
-                route = self.route(task, output, value.kind if isinstance(value, Copy) else type(value))
-                staged[output] = (route, value, bare, self._stage(route, value, task, output))
+                value = _described(returned, declared.get(output), task.step, output, tags or {})
+                route = self._route(task, output, value.names)
+                staged[output] = (route, value, self._stage(route, value.value, task, output))
             stored = {
-                output: (route, value, *self._publish(route, written, _labels(task, output, value, bare, tags)))
-                for output, (route, value, bare, written) in staged.items()
+                output: (route, value, *self._publish(route, written, _labels(task, output, value)))
+                for output, (route, value, written) in staged.items()
             }
         except BaseException:
-            for route, _, _, written in staged.values():
+            for route, _, written in staged.values():
                 self.store(route.store).discard_staging(written.directory)  # what was published is no longer there
             raise
         return {output: self._deliver(task, *parts) for output, parts in stored.items()}
@@ -185,28 +225,36 @@ class Router:
     def _stage(self, route: Route, value: Any, task: Task, output: str) -> Staged:
         store = self.store(route.store)
         if isinstance(value, Copy):
-            source = self.store_of(value.ref.uri)
-            files, manifest = source.reader(value.ref)
-            try:
-                return store.stage_copy(files, manifest)
-            finally:
-                source.release_tree(files.directory)
+            with _copying(value):
+                source = value.store or self.store_of(value.ref.uri)
+                files, manifest = source.reader(value.ref)
+                try:
+                    return store.stage_copy(files, manifest)
+                finally:
+                    source.release_tree(files.directory)
         try:
             return store.stage(value)
         except MaterializationError as error:
             error.args = (f"The step {task.step!r} returned an output {output!r} that cannot be stored: {error}",)
             raise
 
-    def _deliver(self, task: Task, route: Route, value: Any, ref: ArtifactRef, timings: dict[str, float]) -> Committed:
+    def _deliver(
+        self, task: Task, route: Route, value: _Value, ref: ArtifactRef, timings: dict[str, float]
+    ) -> Committed:
         done = {"store": ref.uri}
         begin = time.perf_counter()
         if route.tracker:
-            done["tracker"] = self._attempt(route, lambda: self._track(task, value, ref))
+            done["tracker"] = self._attempt(route, lambda: self._track(task, self._told(value, ref), ref))
         if route.registry:
-            done["registry"] = self._attempt(route, lambda: self._register(task, value, ref))
+            done["registry"] = self._attempt(route, lambda: self._register(task, ref))
         if len(done) > 1:
             timings["deliver"] = time.perf_counter() - begin
-        return Committed(ref, timings, done)
+        return Committed(ref, timings, done, value.names)
+
+    def _told(self, value: _Value, ref: ArtifactRef) -> Any:
+        """The value; of a copy only where trackers are told it, since these are small."""
+        small = value.names != () and value.names[0].rpartition(".")[2] in {"Metrics", "Parameters"}
+        return self.load(ref)[0] if isinstance(value.value, Copy) and small else value.value
 
     def _attempt(self, route: Route, deliver: Callable[[], str]) -> str:
         """What the destination calls the artifact; with ``on_error: warn`` a refusal is a warning, and recorded."""
@@ -234,7 +282,7 @@ class Router:
             tracker.set_tags(tracker_run, {f"tailrace.artifact.{scope}{ref.name}": ref.uri})
         return f"{tracker.name}:{tracker_run}"
 
-    def _register(self, task: Task, value: Any, ref: ArtifactRef) -> str:
+    def _register(self, task: Task, ref: ArtifactRef) -> str:
         registry = self.registry
         if registry is None:
             raise DestinationError(f"The stack {self.stack.name!r} has no model registry for {ref.name!r}.")
@@ -245,7 +293,7 @@ class Router:
         return f"{registry.name}:{name}/{version}"
 
 
-def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
+def as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[Any, bool]:
     """The value as the declared artifact type, and whether it was returned bare."""
     declared = asset_type(annotation)
     if declared is None or isinstance(value, declared | Copy) or (value is None and annotation is not declared):
@@ -259,7 +307,32 @@ def _as_declared(value: Any, annotation: Any, step: str, output: str) -> tuple[A
         ) from error
 
 
-def _labels(task: Task, output: str, value: Any, bare: bool, tags: Mapping[str, str] | None) -> Labels:
+def _described(returned: Any, annotation: Any, step: str, output: str, tags: Mapping[str, str]) -> _Value:
+    """An output, and what its manifest is to say beside its content."""
+    if isinstance(returned, Copy) and returned.store is not None:
+        from .cache.entries import own_parents
+
+        with _copying(returned):
+            said = returned.store.manifest(returned.ref)
+        return _Value(returned, returned.names, said.bare, said.tags, own_parents(said))
+    value, bare = as_declared(returned, annotation, step, output)
+    names = value.names if isinstance(value, Copy) else tuple(routing_names(type(value)))
+    named = (_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
+    return _Value(value, names, bare, tags, tuple(parent for parent in named if parent.id))
+
+
+@contextmanager
+def _copying(copy: Copy) -> Iterator[None]:
+    """Of an artifact that the step cache kept, whatever goes wrong is a reason to compute."""
+    try:
+        yield
+    except (TailraceError, OSError) as error:
+        if copy.store is None:
+            raise
+        raise CopyFailed(str(error)) from error
+
+
+def _labels(task: Task, output: str, value: _Value) -> Labels:
     run = task.run
     producer = Producer(
         project=run.project,
@@ -273,15 +346,13 @@ def _labels(task: Task, output: str, value: Any, bare: bool, tags: Mapping[str, 
         plan_version=task.plan_version,
         orchestrator=run.orchestrator,
     )
-    named = (_parent(parent) for parent in value.parents) if isinstance(value, Asset) else ()
-    own = tuple(parent for parent in named if parent.id)
     return Labels(
         artifact_id(run.project, run.run_id, task.step, output, run.map_index),
         output,
         producer=producer,
-        parents=task.parents + own,
-        tags=tags or {},
-        bare=bare,
+        parents=task.parents + value.parents,
+        tags=value.tags,
+        bare=value.bare,
     )
 
 

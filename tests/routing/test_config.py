@@ -194,6 +194,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "endpoint_url": "http://here:9000",
             "retries": 2,
             "concurrency": 16,
+            "timeout": 60.0,
             "region": "eu-west-1",
         },
         "g": {
@@ -204,6 +205,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "endpoint_url": None,
             "retries": 5,
             "concurrency": 16,
+            "timeout": 60.0,
             "project": "water",
         },
         "a": {
@@ -214,6 +216,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "endpoint_url": None,
             "retries": 5,
             "concurrency": 4,
+            "timeout": 60.0,
             "account": "salt",
         },
     }
