@@ -23,11 +23,18 @@ SUBJECTS = {
     "start": "import and cold start",
     "steps": "one more step",
     "handover": "an array and a frame from step to step",
+    "local": "a local run on the Prefect engine, whole process",
     "engine": "the Prefect engine beside a bare flow",
+    "prefect_scale": "thousands of tasks on Prefect, and Dask",
     "dags": "an Airflow DAG beside bare TaskFlow",
     "tracker": "what MLflow adds",
     "catalog": "the index with many artifacts",
+    "cache": "the step cache",
+    "gc": "collecting garbage among many artifacts",
+    "object_stores": "objects beside boto3, and the local store beside npy files",
 }
+
+_MODULES = {"gc": "garbage"}  # where the subject's name is that of a module of Python's
 
 
 def main() -> int:
@@ -63,9 +70,9 @@ def _arguments() -> argparse.Namespace:
 
 def _measured(subject: str, bench: Bench) -> Iterator[Row]:
     try:
-        module = importlib.import_module(subject)
+        module = importlib.import_module(_MODULES.get(subject, subject))
     except ModuleNotFoundError as error:
-        if error.name != subject:
+        if error.name != _MODULES.get(subject, subject):
             raise
         return
     if subject == "catalog":

@@ -22,7 +22,7 @@ from ..core.errors import (
     RunNotFound,
     TailraceError,
 )
-from . import artifacts, catalog, dags, doctor, explain, init, lineage, run, runs, stacks
+from . import artifacts, cache, catalog, dags, doctor, explain, gc, init, lineage, run, runs, server, stacks
 
 __all__ = ["app"]
 
@@ -114,8 +114,11 @@ app.add_typer(runs.app, name="runs", rich_help_panel=RESULTS)
 app.add_typer(artifacts.app, name="artifacts", rich_help_panel=RESULTS)
 app.command("lineage", rich_help_panel=RESULTS)(lineage.lineage)
 app.add_typer(catalog.app, name="catalog", rich_help_panel=RESULTS)
+app.add_typer(cache.app, name="cache", rich_help_panel=RESULTS)
+app.command("gc", rich_help_panel=RESULTS)(gc.gc)
 app.command("init", rich_help_panel=PROJECT)(init.init)
 app.add_typer(stacks.app, name="stack", rich_help_panel=PROJECT)
+app.add_typer(server.app, name="server", rich_help_panel=PROJECT)
 app.command("doctor", rich_help_panel=PROJECT)(doctor.doctor)
 
 

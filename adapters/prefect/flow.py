@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextvars
 import inspect
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from prefect import Flow
+from prefect import Flow, Task
 from prefect.context import FlowRunContext
 
 from ...core.annotations import asset_type, pointed
@@ -20,21 +20,31 @@ from ...core.results import RunResult
 from ...routing.stacks import Stack, resolve_stack
 from ..events import Listener, listening
 from ..runtime import closing, new_run_id, open_run
+from .assets import task_lineage
+from .lost import close_lost
+from .pages import run_pages
 from .submit import run_tasks
 from .tasks import make_task
 
-__all__ = ["HERE", "Here", "build_flow", "to_flow"]
+__all__ = ["HERE", "Here", "build_flow", "deployable_flow"]
 
 
-def to_flow(pipeline: Pipeline, *, variable: str = "flow", name: str | None = None, **options: Any) -> Flow[..., Any]:
-    """A Prefect flow that runs the pipeline: call it, serve it, deploy it.
+def deployable_flow(
+    pipeline: Pipeline, *, variable: str, module: str, name: str, options: Mapping[str, Any], pages: bool
+) -> Flow[..., Any]:
+    """The flow that :func:`to_flow` gives: a version, a name for its runs, and hooks that close a lost run's record."""
+    plan = pipeline.plan()
+    options = {"version": plan.version, "flow_run_name": _run_name, **options}
+    for hooks in ("on_crashed", "on_cancellation"):
+        options[hooks] = [partial(close_lost, plan), *(options.get(hooks) or ())]
+    return build_flow(plan, variable=variable, module=module, name=name, options=options, pages=pages)
 
-    Assign it to ``variable`` in a module, since a deployment finds the flow by that name. Its parameters are the
-    pipeline's, with their annotations and defaults, and two more: ``run_id`` (the logical run id; the flow run's own
-    unless given) and ``stack``. ``options`` are those of ``prefect.Flow``. Nothing is looked up before it runs.
-    """
-    module = sys._getframe(1).f_globals.get("__name__", __name__)
-    return build_flow(pipeline.plan(), variable=variable, module=module, name=name or pipeline.name, options=options)
+
+def _run_name() -> str:
+    """The run id, where one is given; else the name that Prefect or whoever started the run has chosen."""
+    context = FlowRunContext.get()
+    assert context is not None  # noqa: S101  # Prefect asks inside of it
+    return str((context.parameters or {}).get("run_id") or (context.flow_run and context.flow_run.name))
 
 
 @dataclass
@@ -54,29 +64,15 @@ class Here:
 HERE: contextvars.ContextVar[Here | None] = contextvars.ContextVar("tailrace_here", default=None)
 
 
-def build_flow(plan: Plan, *, variable: str, module: str, name: str, options: Mapping[str, Any]) -> Flow[..., Any]:
+def build_flow(
+    plan: Plan, *, variable: str, module: str, name: str, options: Mapping[str, Any], pages: bool = True
+) -> Flow[..., Any]:
     """The flow of a plan, whose function a deployment finds as ``variable`` of ``module``."""
-    tasks = {node.name: make_task(plan, node) for node in plan.nodes}
+    lineage = task_lineage(plan) if pages else {}
+    tasks = {node.name: make_task(plan, node, pages=lineage.get(node.name)) for node in plan.nodes}
 
     def body(**given: Any) -> str:
-        run_id, stack = given.pop("run_id", None), given.pop("stack", None)
-        here = HERE.get()
-        here = here if here and here.plan is plan else None
-        context = FlowRunContext.get()
-        native_id = str(context.flow_run.id) if context and context.flow_run else ""
-        run = open_run(
-            plan,
-            params=here.params if here else plan.resolve_params(given),
-            stack=here.stack if here else resolve_stack(stack),
-            orchestrator="local" if here else "prefect",
-            run_id=run_id or native_id or new_run_id(),
-            native_id=native_id,
-        )
-        with listening(run.run_id, here.on_event if here else None), closing(plan, run) as results:
-            run_tasks(plan, run, tasks)
-        if here:
-            here.results += results
-        return run.run_id
+        return _run(plan, tasks, given, pages)  # `serve` sends this to another process, by value, with what it names
 
     # A deployment looks the flow up by its function's module and qualified name, so those must lead to the variable.
     body.__module__, body.__name__, body.__qualname__ = module, variable, variable
@@ -84,6 +80,28 @@ def build_flow(plan: Plan, *, variable: str, module: str, name: str, options: Ma
     body.__signature__ = _signature(plan)  # type: ignore[attr-defined]
     body.__annotations__ = {key: item.annotation for key, item in body.__signature__.parameters.items()}  # type: ignore[attr-defined]
     return Flow(body, name=re.sub(r"[/%&<>]", "-", name), **options)  # Prefect refuses these
+
+
+def _run(plan: Plan, tasks: Mapping[str, Task[..., Any]], given: dict[str, Any], pages: bool) -> str:
+    run_id, stack = given.pop("run_id", None), given.pop("stack", None)
+    here = HERE.get()
+    here = here if here and here.plan is plan else None
+    context = FlowRunContext.get()
+    native_id = str(context.flow_run.id) if context and context.flow_run else ""
+    run = open_run(
+        plan,
+        params=here.params if here else plan.resolve_params(given),
+        stack=here.stack if here else resolve_stack(stack),
+        orchestrator="local" if here else "prefect",
+        run_id=run_id or native_id or new_run_id(),
+        native_id=native_id,
+    )
+    closed = closing(plan, run)
+    with listening(run.run_id, here.on_event if here else None), run_pages(plan, run, closed, pages) as results:
+        run_tasks(plan, run, tasks)
+    if here:
+        here.results += results
+    return run.run_id
 
 
 def _signature(plan: Plan) -> inspect.Signature:

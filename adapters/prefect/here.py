@@ -5,31 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect.settings import (
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    get_current_settings,
-    temporary_settings,
-)
+from . import server
 
-from ...core.errors import TailraceError
-from ...core.plan import Plan
-from ...core.results import RunResult
-from ...routing.stacks import Stack
-from ..events import Listener
-from .flow import HERE, Here, build_flow
+if TYPE_CHECKING:
+    from ...core.plan import Plan
+    from ...core.results import RunResult
+    from ...routing.stacks import Stack
+    from ..events import Listener
 
 __all__ = ["run_here"]
-
-_STARTUP = PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS
-_LOCAL_SETTINGS = {
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    _STARTUP: 60,  # 20 s are too few for a cold disk and a new database
-}
 
 
 def run_here(
@@ -38,36 +24,52 @@ def run_here(
     """Run a plan to its end in this process, on the server that Prefect is set up with, else on one of its own.
 
     Prefect's heartbeats are off for such a run: the process that would miss them is this one, and waiting for their
-    thread costs up to a second. A server of its own sends no analytics, and has a minute to start.
+    thread costs up to a second. A server of its own is started while Prefect is imported here, if not earlier.
     """
-    flow = build_flow(plan, variable="flow", module=__name__, name=plan.name, options={"validate_parameters": False})
+    server.begin()
+    import prefect.flow_engine
+    import prefect.task_engine  # noqa: F401  # the run needs them, and the server is not ready yet
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from .flow import HERE, Here, build_flow
+    from .runners import task_runner
+
+    url, private = server.settle()
+    settings: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    options: dict[str, Any] = {"validate_parameters": False}
+    if stack.orchestrator.type == "local":
+        options["task_runner"] = task_runner(stack.orchestrator.options)
+    flow = build_flow(plan, variable="flow", module=__name__, name=plan.name, options=options, pages=not private)
     here = Here(plan, stack, params, on_event)
     token = HERE.set(here)
     try:
-        with temporary_settings(_LOCAL_SETTINGS), _quiet(on_event is not None):
+        with temporary_settings(settings | ({PREFECT_API_URL: url} if url else {})), _quiet(on_event, private):
             flow(**params, run_id=run_id, stack=stack.name)
-    except RuntimeError as error:
-        if "ephemeral Prefect API server" not in str(error):
-            raise
-        home = get_current_settings().home
-        raise TailraceError(
-            f"Prefect's own server did not start in {_LOCAL_SETTINGS[_STARTUP]} s; its home is {str(home)!r}. A newer "
-            "Prefect may have used that home: its database cannot be read by this one. Set PREFECT_HOME to another "
-            "folder that exists, or PREFECT_API_URL to a server that runs."
-        ) from error
     finally:
         HERE.reset(token)
     return here.results[0]
 
 
 @contextmanager
-def _quiet(wanted: bool) -> Iterator[None]:
-    """Keep Prefect's own log lines back while somebody else shows the run's progress."""
-    logger = logging.getLogger("prefect")
+def _quiet(on_event: Listener | None, private: bool) -> Iterator[None]:
+    """Keep Prefect's own log lines back while somebody else shows the run's progress.
+
+    Always the one with the run's address on a server that ends with this process, and has no pages; and, at the end of
+    the process, that a few events are still to be sent, as they are after a run that did not wait for heartbeats.
+    """
+    logger, runs = logging.getLogger("prefect"), logging.getLogger("prefect.flow_runs")
     level = logger.level
-    if wanted:
+    if on_event is not None:
         logger.setLevel(logging.CRITICAL)
+    logging.getLogger("EventsWorker").addFilter(_is_news)
+    if private:
+        runs.addFilter(_is_news)
     try:
         yield
     finally:
         logger.setLevel(level)
+        runs.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("View at http", "Still processing items"))

@@ -1,128 +1,206 @@
-"""The tasks of a flow run: submitted in order, a bounded number at a time, and waited for."""
+"""The tasks of a flow run: each submitted when all that it takes is there, a bounded number at a time."""
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from queue import SimpleQueue
 from typing import Any
+from uuid import UUID
 
 from prefect import Task
+from prefect.client.schemas.objects import RunInput, TaskRunResult
+from prefect.context import FlowRunContext
 from prefect.futures import PrefectFuture
-from prefect.utilities.annotations import opaque
+from prefect.task_runners import TaskRunner
 
+from ...catalog.journal import Journal
 from ...core.plan import Node, Plan
 from ...core.refs import Run
-from ..runtime import skip_step
-from .tasks import WORKING, refs_of
+from ..events import StepEvent, emit, is_heard
+from ..runtime import router_for, skip_step
+from .runners import in_flight, is_away, stopping, to_workers
+from .tasks import Given, refs_of
 
 __all__ = ["run_tasks"]
 
-_IN_FLIGHT = 16
-"""Tasks submitted at a time: on SQLite, Prefect's server stalls for seconds when hundreds start at once."""
+_EDGES = 100
+"""Upstream tasks that Prefect is told of, of each task: its server keeps and draws them one by one."""
 
-_GRACE = 10.0
-"""Seconds that a cancelled run waits for its steps to notice."""
+_LOOK_AGAIN = 5.0
+"""Seconds after which a cluster is asked anew how many workers it has."""
 
 
 def run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> None:
-    """Submit every task, a bounded number at a time, and wait for all; raise the first failure.
+    """Run every task on the flow's task runner and wait for all; raise the first failure, in the order of the plan.
 
     When this is interrupted the steps that run are interrupted too, so that none goes on after its run has ended.
     """
-    waiting: deque[PrefectFuture[Any]] = deque()
-    try:
-        _submit_and_wait(plan, run, tasks, waiting)
-    except Exception:
-        raise
-    except BaseException:
-        WORKING.stop(run.run_id)
-        deadline = time.monotonic() + _GRACE
-        for future in waiting:
-            future.wait(timeout=max(0.0, deadline - time.monotonic()))
-        raise
-    finally:
-        WORKING.forget(run.run_id)
+    context: Any = FlowRunContext.get()  # there is one in any flow run
+    submission = _Submission(plan, run, tasks, context.task_runner)
+    with to_workers(context, run), stopping(context.task_runner, run, submission.waiting):
+        submission.finish()
+    errors = submission.errors
+    if errors:
+        raise next(errors[node.name] for node in plan.nodes if node.name in errors)
 
 
-def _submit_and_wait(
-    plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], waiting: deque[PrefectFuture[Any]]
-) -> None:
-    futures: dict[str, Any] = {}
-    errors: dict[str, BaseException] = {}
-    lost: dict[str, str] = {}  # by node, the upstream node (or itself) because of which it has no result
-    for node in plan.nodes:
-        upstream = next((name for name in node.upstream if name in lost), None)
+@dataclass(slots=True)
+class _Open:
+    """A node whose tasks can run: the items that are left, and what came of the others, each in its place."""
+
+    node: Node
+    rest: list[int | None]
+    made: list[Any]
+    open: int
+
+
+class _Submission:
+    """What is known while the tasks of one run are submitted; all in the flow's own thread."""
+
+    def __init__(self, plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], runner: TaskRunner[Any]) -> None:
+        self.plan, self.run, self.tasks, self.runner = plan, run, tasks, runner
+        self.errors: dict[str, BaseException] = {}
+        self.waiting: set[PrefectFuture[Any]] = set()
+        self._away = is_away(runner)
+        self._results: dict[str, Any] = {}
+        self._ids: dict[str, Any] = {}  # of the task runs, as the results are kept
+        self._lost: set[str] = set()
+        self._rank = {node.name: place for place, node in enumerate(plan.nodes)}
+        self._left = {node.name: len(node.upstream) for node in plan.nodes}
+        self._below: dict[str, list[Node]] = {node.name: [] for node in plan.nodes}
+        for node in plan.nodes:
+            for name in node.upstream:
+                self._below[name].append(node)
+        self._ready: list[tuple[int, _Open]] = []
+        self._ended: SimpleQueue[tuple[_Open, int | None, PrefectFuture[Any]]] = SimpleQueue()
+
+    def finish(self) -> None:
+        """Submit what can run, the earliest of the plan first, until all has ended."""
+        for node in self.plan.nodes:
+            if not node.upstream and not self._opened(node):
+                self._settle(node.name)
+        limit, looked = in_flight(self.runner), time.monotonic()
+        while self._ready or self.waiting:
+            while self._ready and len(self.waiting) < limit:
+                self._submit_next()
+            self._take(*self._ended.get())
+            if time.monotonic() - looked > _LOOK_AGAIN:
+                limit, looked = in_flight(self.runner), time.monotonic()
+
+    def _opened(self, node: Node) -> bool:
+        """Whether the node has tasks to run, now that all has ended that it takes from."""
+        upstream = next((name for name in node.upstream if name in self._lost), None)
         if upstream is not None:
-            lost[node.name] = upstream
-            continue
-        known = _Known(futures)
+            skip_step(self.run, node.name, f"upstream step {upstream!r} failed")
+            self._lost.add(node.name)
+            return False
         try:
-            _await_items(node, futures)
-            length = plan.map_length(node, run.params, known) if node.mapped else 1
+            length = self.plan.map_length(node, self.run.params, self._results) if node.mapped else 1
         except Exception as error:
-            errors[node.name] = error
-            lost[node.name] = node.name
-            continue
-        if length is None:
-            skip_step(run, node.name, f"upstream step {plan.skipped_source(node, known)!r} was skipped")
-            futures[node.name] = None
-            continue
-        indexes = range(length) if node.mapped else [None]
-        made = []
-        for index in indexes:
-            while len(waiting) >= _IN_FLIGHT:
-                waiting.popleft().wait()
-            inputs = plan.task_inputs(node, futures, index)
-            made.append(tasks[node.name].submit(run=opaque(run), inputs=inputs, index=index))
-            waiting.append(made[-1])
-        futures[node.name] = made if node.mapped else made[0]
-    for node in plan.nodes:
-        upstream = next((name for name in node.upstream if name in lost), None)
-        if upstream is not None:
-            lost[node.name] = upstream
-            skip_step(run, node.name, f"upstream step {upstream!r} failed")
-        elif futures.get(node.name) is not None and (failure := _failure(futures[node.name])) is not None:
-            lost[node.name] = node.name
-            errors[node.name] = failure
-    first = next((errors[node.name] for node in plan.nodes if node.name in errors), None)
-    if first is not None:
-        raise first
+            self.errors[node.name] = error
+            self._lost.add(node.name)
+            return False
+        if not length:
+            self._results[node.name] = self._ids[node.name] = [] if length == 0 else None
+            if length is None:
+                source = self.plan.skipped_source(node, self._results)
+                skip_step(self.run, node.name, f"upstream step {source!r} was skipped")
+            return False
+        self._ids[node.name] = [None] * length if node.mapped else None
+        rest: list[int | None] = list(reversed(range(length))) if node.mapped else [None]
+        heapq.heappush(self._ready, (self._rank[node.name], _Open(node, rest, [None] * length, length)))
+        return True
+
+    def _settle(self, name: str) -> None:
+        """A node has ended: open those that have waited for it alone, and so on where those have no tasks."""
+        settled = [name]
+        while settled:
+            for node in self._below[settled.pop()]:
+                self._left[node.name] -= 1
+                if not self._left[node.name] and not self._opened(node):
+                    settled.append(node.name)
+
+    def _submit_next(self) -> None:
+        work = self._ready[0][1]
+        node, index = work.node, work.rest.pop()
+        if not work.rest:
+            heapq.heappop(self._ready)
+        refs = self.plan.task_refs(node, self.plan.task_inputs(node, self._results, index), index)
+        edges = self.plan.task_inputs(node, self._ids, index)
+        taken: set[RunInput] = {TaskRunResult(id=one) for one in islice(_flat(list(edges.values())), _EDGES)}
+        if self._away:
+            self._tell("started", node, index)
+        future = self.runner.submit(
+            self.tasks[node.name], {"given": Given(self.run, refs), "index": index}, dependencies={"given": taken}
+        )
+        if index is None:
+            self._ids[node.name] = future.task_run_id
+        else:
+            self._ids[node.name][index] = future.task_run_id
+        self.waiting.add(future)
+        future.add_done_callback(partial(_put, self._ended, work, index))
+
+    def _take(self, work: _Open, index: int | None, future: PrefectFuture[Any]) -> None:
+        """Keep what came of a task; after a node's last one the node has ended."""
+        self.waiting.discard(future)
+        node = work.node
+        work.made[index or 0] = _outcome(node, future)
+        if self._away:
+            self._tell("ended", node, index)
+        work.open -= 1
+        if work.open:
+            return
+        failure = next((made for made in work.made if isinstance(made, BaseException)), None)
+        if failure is not None:
+            self.errors[node.name] = failure
+            self._lost.add(node.name)
+        else:
+            self._results[node.name] = work.made if node.mapped else work.made[0]
+        self._settle(node.name)
+
+    def _tell(self, kind: str, node: Node, index: int | None) -> None:
+        """Say of a task in another process what it would have said in this one."""
+        if not is_heard(self.run.run_id):
+            return
+        journal = Journal.of(router_for(self.run).store(), self.run)
+        for member in node.members or (node,):
+            record = journal.task(member.name, index) if kind == "ended" else None
+            if record is not None or kind == "started":
+                emit(StepEvent(kind, member.name, index, self.run.run_id, record))
 
 
-def _await_items(node: Node, futures: Mapping[str, Any]) -> None:
-    """Wait for all that is mapped over: when one item of it failed, no item of this step runs, as on any engine."""
-    for source in (source for name in node.mapped for source in node.sources.get(name, ())):
-        found = futures[source.node]
-        for future in found if isinstance(found, list) else [found]:
-            if future is not None:
-                future.result()
+def _put(
+    ended: SimpleQueue[tuple[_Open, int | None, PrefectFuture[Any]]],
+    work: _Open,
+    index: int | None,
+    future: PrefectFuture[Any],
+) -> None:
+    ended.put((work, index, future))
 
 
-class _Known(Mapping[str, Any]):
-    """The results so far, as :meth:`Plan.map_length` needs them: waits for the one that decides the length."""
-
-    def __init__(self, futures: Mapping[str, Any]) -> None:
-        self._futures = futures
-
-    def __getitem__(self, name: str) -> Any:
-        found = self._futures[name]
-        return found if found is None or isinstance(found, list) else refs_of(found.result())
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._futures)
-
-    def __len__(self) -> int:
-        return len(self._futures)
+def _flat(ids: Any) -> Iterator[UUID]:
+    for one in ids:
+        if isinstance(one, list):
+            yield from _flat(one)
+        elif one is not None:
+            yield one
 
 
-def _failure(futures: Any) -> BaseException | None:
-    """The first exception among a node's tasks, once all have ended."""
-    found = None
-    for future in futures if isinstance(futures, list) else [futures]:
-        future.wait()
-        if not future.state.is_completed() and found is None:
-            found = future.result(raise_on_failure=False)
-            if not isinstance(found, BaseException):
-                found = RuntimeError(f"The task ended as {future.state.name}: {future.state.message}")
-    return found
+def _outcome(node: Node, future: PrefectFuture[Any]) -> Any:
+    """The references that a task returned, None of one that was skipped, or the exception that it ended with."""
+    try:
+        result = future.result(raise_on_failure=False)
+    except Exception as error:
+        lost = RuntimeError(f"The worker that ran the step {node.name!r} was lost: {type(error).__name__}: {error}")
+        lost.__cause__ = error
+        return lost
+    if isinstance(result, BaseException):
+        return result
+    if not future.state.is_completed():
+        return RuntimeError(f"The task ended as {future.state.name}: {future.state.message}")
+    return refs_of(result)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,8 +16,7 @@ from typing import Any
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
-from prefect.states import Completed
-from prefect.utilities.annotations import opaque
+from prefect.states import Cancelled, Completed
 
 from ...core.errors import PipelineError, Problem, StepSkipped, did_you_mean
 from ...core.plan import Node, Plan
@@ -21,54 +24,116 @@ from ...core.refs import ArtifactRef, Run
 from ..events import StepEvent, emit
 from ..interrupt import Interruptible
 from ..runtime import run_step, time_out
+from .assets import TaskLineage
+from .pages import task_page
+from .sending import packed, unpacked
 
-__all__ = ["WORKING", "StepTask", "make_task", "refs_of"]
+__all__ = ["WORKING", "Given", "StepTask", "forget_run", "make_task", "refs_of", "stop_run"]
 
 WORKING = Interruptible()
 """The threads of this process that run steps."""
 
 
-class StepTask:
-    """The function of a Prefect task: one step of a plan. Importable and picklable, as process pools and Dask need."""
+def stop_run(run_id: str) -> None:
+    """Interrupt the steps of a run in this process; none of its tasks begins here until :func:`forget_run`."""
+    WORKING.stop(run_id)
 
-    def __init__(self, plan: Plan, node: str) -> None:
+
+def forget_run(run_id: str) -> None:
+    """The run's id may be used again."""
+    WORKING.forget(run_id)
+
+
+class Given:
+    """What a task is given: its run, and the references that it loads. Prefect looks for nothing inside of it."""
+
+    __slots__ = ("refs", "run")
+
+    def __init__(self, run: Run, refs: Mapping[str, Any]) -> None:
+        self.run = run
+        self.refs = refs
+
+
+class StepTask:
+    """The function of a Prefect task: one step of a plan.
+
+    It can be sent to another process, with as much of the plan as the step needs; it is ``away`` then, and kept there
+    for the next task of the step.
+    """
+
+    def __init__(self, plan: Plan, node: str, *, pages: TaskLineage | None = None, away: bool = False) -> None:
         self.plan = plan
         self.node = node
+        self.pages = pages
+        self.away = away
         self.__name__ = self.__qualname__ = node
         self.__doc__ = plan.node(node).step.__doc__
         self.__signature__ = _SIGNATURE  # Prefect asks for it several times a task
 
-    def __call__(self, run: Any, inputs: dict[str, Any], index: int | None = None) -> Any:
-        """Run the step with what upstream tasks returned; returns the references of its outputs as plain data.
+    def __call__(self, given: Given, index: int | None = None) -> Any:
+        """Run the step with what it is given; returns the references of its outputs as plain data.
 
         A skipped one ends as *Completed*, named "Skipped", and its result is None.
         """
-        given: Run = run.unwrap() if isinstance(run, opaque) else run
         node = self.plan.node(self.node)
-        refs = self.plan.task_refs(node, {name: _each(value) for name, value in inputs.items()}, index)
         context = TaskRunContext.get()
         attempt = context.task_run.run_count if context else 1
+        run = replace(given.run, map_index=index, attempt=attempt)
         if attempt > 1:
-            emit(StepEvent("retrying", self.node, index, given.run_id, message=f"attempt {attempt}"))
+            emit(StepEvent("retrying", self.node, index, run.run_id, message=f"attempt {attempt}"))
         try:
-            with WORKING.working(given.run_id):
-                done = run_step(self.plan, self.node, replace(given, map_index=index, attempt=attempt), refs)
+            with WORKING.working(run.run_id):
+                done = run_step(self.plan, self.node, run, given.refs)
         except StepSkipped as skipped:
             return Completed(name="Skipped", message=str(skipped))
         except asyncio.CancelledError as error:  # how Prefect stops the thread of a step that is overdue
             if node.step.timeout is None:
                 raise
-            raise time_out(node, replace(given, map_index=index)) from error
+            raise time_out(node, run) from error
+        except KeyboardInterrupt:
+            if not self.away:
+                raise
+            WORKING.stop(run.run_id)  # a worker process goes on, and must not begin what else it has of this run
+            return Cancelled(message="The run was interrupted.")
+        if self.pages is not None:
+            task_page(self.plan, node, run, self.pages)
         return {name: ref.to_dict() for name, ref in done.items()}
+
+    @functools.cached_property
+    def _packed(self) -> bytes:
+        return packed(self.plan, self.node)
+
+    def __reduce__(self) -> Any:
+        return _received, (self._packed, self.node, self.pages)
+
+
+@functools.lru_cache(1024)
+def _received(data: bytes, node: str, pages: TaskLineage | None) -> StepTask:
+    """The task in another process, each step's made once there."""
+    _end_with_parent()
+    return StepTask(unpacked(data), node, pages=pages, away=True)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """A process of a pool would wait for work forever when the flow's process is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
+
+
+def _end_after(wait: Callable[[], None]) -> None:
+    wait()
+    os._exit(1)
 
 
 _SIGNATURE = inspect.signature(partial(StepTask.__call__, None))  # type: ignore[arg-type]  # only its parameters
 
 
-def make_task(plan: Plan, node: Node) -> Task[..., Any]:
+def make_task(plan: Plan, node: Node, *, pages: TaskLineage | None = None) -> Task[..., Any]:
     """The Prefect task of one step, with its options. Raises :class:`~tailrace.PipelineError` for unknown ones."""
     step = node.step
-    function: Callable[..., Any] = StepTask(plan, node.name)
+    function: Callable[..., Any] = StepTask(plan, node.name, pages=pages)
     unknown = sorted(set(step.prefect) - _OPTIONS)
     if unknown:
         what = [f"Prefect's Task has no option {name!r}.{did_you_mean(name, _OPTIONS)}" for name in unknown]
@@ -77,9 +142,10 @@ def make_task(plan: Plan, node: Node) -> Task[..., Any]:
     options: dict[str, Any] = {
         "name": node.name,
         "task_run_name": f"{node.name}-{{index}}" if node.mapped else node.name,
-        "tags": set(step.tags),
+        "tags": {*step.tags, *((step.pool,) if step.pool else ())},
         "retries": step.retries,
         "retry_delay_seconds": list(step.delays) or None,
+        "retry_jitter_factor": step.retry_jitter or None,
         "timeout_seconds": step.timeout,
         "cache_policy": NO_CACHE,
         "persist_result": False,
@@ -93,7 +159,3 @@ _OPTIONS = frozenset(inspect.signature(Task).parameters) - {"fn"}
 def refs_of(result: Mapping[str, Any] | None) -> dict[str, ArtifactRef] | None:
     """The references of a task's result; None of a skipped one."""
     return None if result is None else {name: ArtifactRef.from_dict(data) for name, data in result.items()}
-
-
-def _each(value: Any) -> Any:
-    return [_each(item) for item in value] if isinstance(value, list) else refs_of(value)

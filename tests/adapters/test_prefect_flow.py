@@ -148,9 +148,6 @@ def test_options_for_prefect_go_to_its_task_over_ours(prefect_server: None) -> N
 
 DAMAGED = """
 from tailrace import Pipeline, TailraceError, step
-from tailrace.adapters.prefect import here
-
-here._LOCAL_SETTINGS[here._STARTUP] = 8
 
 @step
 def one() -> int:
