@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
@@ -37,6 +38,7 @@ _PATIENCE = 60.0
 
 _SENDERS = ThreadPoolExecutor(4, "tailrace-pages")
 _SENDING: dict[Future[None], str] = {}
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def task_page(plan: Plan, node: Node, run: Run, lineage: TaskLineage) -> None:
@@ -133,13 +135,17 @@ def _put(run: Run, key: str, text: str, description: str, task_run_id: UUID | No
     """Create the artifact; when the flow run is tried again, what it showed the last time is brought up to date."""
     # Plain requests: create_artifact costs this process twice as much, and read_artifacts sends null for the filters
     # that are left out, which Prefect 3.8 refuses.
-    client = _client(PREFECT_API_URL.value())
+    with _ONE_AT_A_TIME:  # of two that are made at once, one would never be closed
+        client = _client(PREFECT_API_URL.value())
     context = FlowRunContext.get()
     if task_run_id is None and context and context.flow_run and context.flow_run.run_count > 1:
         mine = {"artifacts": {"key": {"any_": [key]}}, "flow_runs": {"id": {"any_": [run.native_id]}}, "limit": 1}
         found = client.request("POST", "/artifacts/filter", json=mine).json()
         if found:
-            client.request("PATCH", f"/artifacts/{found[0]['id']}", json={"data": text, "description": description})
+            last = {"id": found[0]["id"]}
+            client.request(
+                "PATCH", "/artifacts/{id}", path_params=last, json={"data": text, "description": description}
+            )
             return
     made = ArtifactCreate(
         key=key,
