@@ -2,13 +2,15 @@
 #   make demo     the example pipeline, and where its results went
 #   make all      what CI runs: lint types test docs newest
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
+#   make test-faults  networks that fail a hundred times each, bad servers, killed writers: the better part of an hour
 #   make test-celery  those of Airflow's scheduler once more, on Celery and Redis
+#   make test-frameworks  those of PyTorch, Keras, TensorFlow and Hugging Face, which are gigabytes
 # Another interpreter: make PYTHON=python3.12 (after `make clean`).
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all bench clean constraints demo docs lint newest test test-celery types venv
+.PHONY: all bench clean constraints demo docs lint newest test test-celery test-frameworks test-faults types venv
 
 # Without byte code every start takes two to three times as long, and measures nothing.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,7 +57,7 @@ test: $(STAMP)
 ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
 	$(BIN)/pytest tests/airflow >build/airflow.log 2>&1 & \
-	$(BIN)/pytest $(BESIDE) --ignore=tests/docs --ignore=tests/airflow; others=$$?; \
+	$(BIN)/pytest $(BESIDE) --ignore=tests/docs --ignore=tests/airflow --ignore=tests/frameworks; others=$$?; \
 	wait $$!; airflow=$$?; cat build/airflow.log; test $$others = 0 && test $$airflow = 0
 else
 	$(BIN)/pytest --ignore=tests/docs $(ARGS)
@@ -70,6 +72,16 @@ newest:
 test-celery: export AIRFLOW_TEST_EXECUTOR = CeleryExecutor
 test-celery: $(STAMP)
 	$(BIN)/pytest tests/airflow/test_services.py tests/airflow/test_scheduler.py tests/airflow/test_crashes.py $(ARGS)
+
+test-faults: export FAULT_ROUNDS = 100
+test-faults: $(STAMP)
+	$(BIN)/pytest -n 3 -m 'slow or not slow' tests/stores/test_faults.py tests/stores/test_bad_stores.py tests/stores/test_crash.py $(ARGS)
+
+# Libraries of gigabytes, in an environment of their own. pip is told where PyTorch for the CPU alone is; the newest
+# would bring as much again for GPUs, so its version is fixed in the constraints.
+FRAMEWORKS := VENV=.venv-frameworks EXTRAS=frameworks WITH=frameworks FIXED=torch==2.13.0
+test-frameworks:
+	$(MAKE) test $(FRAMEWORKS) ARGS="$(BESIDE) tests/frameworks $(ARGS)"
 
 docs: $(STAMP)
 	$(BIN)/pytest tests/docs $(ARGS)
@@ -98,11 +110,11 @@ constraints: BIN := build/constraints/bin
 constraints:
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	$(BIN)/$(PIP) install --quiet --editable '.[$(EXTRAS)]'
-	$(BIN)/$(PIP) list --format=freeze --exclude-editable --exclude pip >build/constraints.txt
+	$(BIN)/$(PIP) install --quiet $(FIXED) --editable '.[$(EXTRAS)]'
+	$(BIN)/$(PIP) list --format=freeze --exclude-editable --exclude pip | sed 's/+cpu$$//' >build/constraints.txt
 	mv build/constraints.txt constraints/$$($(TAG))-$(WITH).txt
-	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST); fi
+	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST) && $(MAKE) constraints $(FRAMEWORKS); fi
 
 clean:
-	rm -rf .venv .venv-newest build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-frameworks build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ _WHERE = {
     ),
     ".core.load": "load_pipeline",
     ".stores.base": "ArtifactStore",
+    ".stores.files": "FileRef",
     ".stores.local": "LocalArtifactStore",
     ".stores.memory": "MemoryArtifactStore",
     ".stores.s3": "S3ArtifactStore",
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from .stores.azure import AzureArtifactStore as AzureArtifactStore
     from .stores.base import ArtifactStore as ArtifactStore
     from .stores.build import build_artifact_store as build_artifact_store
+    from .stores.files import FileRef as FileRef
     from .stores.gcs import GCSArtifactStore as GCSArtifactStore
     from .stores.local import LocalArtifactStore as LocalArtifactStore
     from .stores.memory import MemoryArtifactStore as MemoryArtifactStore

@@ -23,6 +23,7 @@ SUBJECTS = {
     "start": "import and cold start",
     "steps": "one more step",
     "handover": "an array and a frame from step to step",
+    "materializers": "each library's values to files and back",
     "local": "a local run on the Prefect engine, whole process",
     "engine": "the Prefect engine beside a bare flow",
     "prefect_scale": "thousands of tasks on Prefect, and Dask",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self, TypeVar
 
@@ -10,14 +11,31 @@ import orjson
 from sqlalchemy import URL, insert, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from ..core.errors import StoreError
+from ..core.errors import RunConflict, StoreError
 from ..stores.base import ArtifactStore
 from .database import Database, damaged
+from .gc import GRACE, Collector, Progress, quiet
+from .journal import find_run
 from .lineage import LineageGraph
 from .queries import Reader
-from .rows import ArtifactRow, CatalogStats, Change, Consumer, RunComparison, RunDetail, RunRow, SyncReport
+from .removal import refuse_running, remove_artifact, remove_records
+from .retention import Retention
+from .rows import (
+    ArtifactRow,
+    CatalogStats,
+    Change,
+    Consumer,
+    Garbage,
+    GcReport,
+    RunComparison,
+    RunDetail,
+    RunRow,
+    StoreStats,
+    SyncReport,
+)
 from .schema import artifact, run, scope
 from .sync import NEAR, Sync
+from .write import write_artifacts
 
 __all__ = ["Catalog"]
 
@@ -37,14 +55,22 @@ class Catalog:
     An artifact's *key* is its id, the beginning of its id, its URI, the digest of its content (then the newest of those
     that hold it is meant) or ``run_id/step/output``, for a mapped step ``run_id/step/output/index``. A key to which
     nothing or too much answers is an :class:`~tailrace.ArtifactNotFound` or :class:`~tailrace.AmbiguousName`.
+
+    ``pinned`` gives the URIs and content digests of what a model registry points at, which is not collected.
     """
 
-    def __init__(self, url: str | URL, stores: Mapping[str, ArtifactStore]) -> None:
+    def __init__(
+        self,
+        url: str | URL,
+        stores: Mapping[str, ArtifactStore],
+        pinned: Callable[[], Iterable[tuple[str, str]]] = tuple,
+    ) -> None:
         roots: dict[str, str] = {}
         for name in sorted(stores, key=lambda name: (name != "default", name)):
             roots.setdefault(stores[name].root_uri, name)  # a place under two names is one store
         self.stores = {name: stores[name] for name in roots.values()}
         self._key = orjson.dumps([[name, uri] for uri, name in roots.items()]).decode()
+        self._pinned = pinned
         self._database = Database(url)
         self._scope_id: int | None = None
 
@@ -69,6 +95,10 @@ class Catalog:
         """
         near = [name for name, store in self.stores.items() if store.scheme in NEAR]
         return self._guard(lambda: self._sync((near if walk else []) if self._filled() else self.stores))
+
+    def look(self, uris: Iterable[str]) -> SyncReport:
+        """Bring the index up to date at these places: what was just copied there, or deleted. Also in a bucket."""
+        return self._guard(lambda: Sync(self._database, self._scope, self.stores, ()).look(uris))
 
     def rebuild(self) -> SyncReport:
         """Read everything anew: the same answers as from a new index, also where a sync does not look."""
@@ -209,6 +239,112 @@ class Catalog:
     def stats(self) -> CatalogStats:
         """Counts over everything."""
         return self._ask(lambda reader: reader.stats())
+
+    # --- what nobody needs -------------------------------------------------------------------------------------------
+
+    def get_stats(self, *, progress: Progress = quiet) -> StoreStats:
+        """What the stores hold and how much of it is shared, counted in the stores: every manifest is read."""
+        collector = Collector(self.stores, progress=progress, digests=True)
+        orphans = collector.find()
+        marks = [mark for place in collector.places.values() for mark in place.marks]
+        piles = (pile for place in collector.places.values() for pile in place.inventory.data())
+        total, actual = sum(mark.size for mark in marks), sum(pile.size for pile in piles)
+        return StoreStats(
+            len(marks),
+            len({digest for mark in marks for digest in mark.digests}),
+            total,
+            actual,
+            total / actual if actual else 1.0,
+            dict(sorted(Counter(mark.type for mark in marks).items())),
+            len(orphans),
+            sum(item.bytes for item in orphans),
+        )
+
+    def collect_garbage(
+        self,
+        rule: Retention | None = None,
+        *,
+        dry_run: bool = True,
+        grace: float = GRACE,
+        progress: Progress = quiet,
+    ) -> GcReport:
+        """Remove what nothing names and has not been written for ``grace`` seconds, and what the rule lets go.
+
+        With ``dry_run`` it is only found. Runs may go on meanwhile. What is removed leaves the index, too.
+        """
+        collector = Collector(self.stores, grace=grace, rule=rule, pinned=self._pinned(), progress=progress)
+        found = collector.find()
+        if dry_run:
+            return GcReport(False, tuple(found), problems=tuple(collector.problems))
+        report = collector.remove(found)
+        self._forget(self.stores[item.store].uri(item.key) for item in report.items if item.kind == "artifact")
+        return report
+
+    def find_orphaned_artifacts(self, *, grace: float = GRACE) -> list[Garbage]:
+        """What no manifest, run or registry names, read from the stores; nothing younger than ``grace`` seconds."""
+        return list(self.collect_garbage(grace=grace).items)
+
+    def delete_orphaned_artifacts(self, dry_run: bool = True, *, grace: float = GRACE) -> GcReport:
+        """Remove what :meth:`find_orphaned_artifacts` finds; unless told so, only say what that would be."""
+        return self.collect_garbage(dry_run=dry_run, grace=grace)
+
+    def delete_pipeline_artifacts(self, pipeline_id: str, delete_files: bool = False) -> int:
+        """Delete the artifacts that a pipeline (its name) has made: how many. Their files are orphans then, or go too.
+
+        Raises :class:`~tailrace.RunConflict`, and deletes nothing, while one of its runs has not ended.
+        """
+        self.sync()
+        refuse_running(self.runs(pipeline=pipeline_id))
+        where = artifact.c.pipeline == pipeline_id
+        return self._delete(self._ask(lambda reader: reader.artifacts(where)), files=delete_files)
+
+    def purge_dataset_artifacts(self, confirm: bool = False) -> int:
+        """Delete every artifact of the type Dataset, with its files: how many. ``ValueError`` unless confirmed.
+
+        Raises :class:`~tailrace.RunConflict`, and deletes nothing, while a run has not ended.
+        """
+        if not confirm:
+            raise ValueError("This deletes every dataset of the stores. Call purge_dataset_artifacts(confirm=True).")
+        self.sync()
+        refuse_running(self.runs())
+        return self._delete(self.artifacts(type="Dataset"), files=True)
+
+    def cleanup_failed_run(self, run_id: str, project: str | None = None, *, lost: bool = False) -> int:
+        """Delete a run that failed or was cancelled: its artifacts with their files (how many), then its records.
+
+        Raises :class:`~tailrace.RunConflict` for a run that completed, or that has not ended; with ``lost``, its
+        process is known to be gone. What an interrupted call has left is deleted by calling again.
+        """
+        self.sync()
+        of = self.run(run_id, project).run
+        if of.state == "completed" or (of.state == "running" and not lost):
+            raise RunConflict(f"The run {run_id!r} is {of.state}, so it is kept: only what failed is cleaned up.")
+        mine = [made for made in self.artifacts(run_id=run_id) if made.project == of.project]
+        count = self._delete(mine, files=True)
+        store = self.stores["default"]
+        remove_records(store, find_run(store, of.project, run_id))
+        self.sync()
+        return count
+
+    def _delete(self, rows: Iterable[ArtifactRow], *, files: bool) -> int:
+        deleted = []
+        for made in rows:
+            remove_artifact(self.stores[made.store], made, files=files)
+            deleted.append(made.uri)
+        return self._forget(deleted)
+
+    def _forget(self, uris: Iterable[str]) -> int:
+        """Take artifacts out of the index that are not in the stores any more; how many they were."""
+        gone = list(uris)
+
+        def forget() -> int:
+            number = self._scope
+            with self._database.writing() as connection:
+                connection.execute(select(scope.c.id).where(scope.c.id == number).with_for_update())
+                write_artifacts(connection, number, [], gone)
+            return len(gone)
+
+        return self._guard(forget) if gone else 0
 
 
 def _change(place: tuple[str, str, int | None], a: ArtifactRow | None, b: ArtifactRow | None) -> Change:

@@ -93,8 +93,11 @@ class Journal:
         return journal, record
 
     def reopen(self) -> None:
-        """Forget how an earlier execution under this id ended: it runs again."""
-        self.store.remove(f"{self.folder}/result.json")
+        """Forget how an earlier execution under this id ended: it runs again, and its record is as new."""
+        if self.end() is not None:
+            record = f"{self.folder}/run.json"
+            self.store.replace(record, self.store.read(record), durable=False)
+            self.store.remove(f"{self.folder}/result.json")
 
     def _check_same(self, first: RunRecord, again: RunRecord) -> None:
         asked = orjson.loads(_json(again.to_dict()))["run"]

@@ -8,7 +8,19 @@ from typing import Any
 
 from ..core.results import TaskRecord
 
-__all__ = ["ArtifactRow", "CatalogStats", "Change", "Consumer", "RunComparison", "RunDetail", "RunRow", "SyncReport"]
+__all__ = [
+    "ArtifactRow",
+    "CatalogStats",
+    "Change",
+    "Consumer",
+    "Garbage",
+    "GcReport",
+    "RunComparison",
+    "RunDetail",
+    "RunRow",
+    "StoreStats",
+    "SyncReport",
+]
 
 
 class _Row:
@@ -165,3 +177,75 @@ class SyncReport(_Row):
     removed: int = 0
     seconds: float = 0.0
     problems: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats(_Row):
+    """What the stores hold: ``total_bytes`` as if each artifact had files of its own, ``actual_bytes`` as they are.
+
+    ``ratio`` is the one by the other. ``unique_files`` counts files that differ; ``orphans`` what nothing names, which
+    is part of the actual bytes. ``by_type`` counts artifacts.
+    """
+
+    artifacts: int
+    unique_files: int
+    total_bytes: int
+    actual_bytes: int
+    ratio: float
+    by_type: Mapping[str, int]
+    orphans: int
+    orphan_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage(_Row):
+    """Something that may go: a file or folder of a store, by key, and when any of it was last written.
+
+    ``kind`` is ``artifact`` (that a rule lets go), ``content`` (that no manifest names), ``object`` (shared bytes that
+    no manifest names), ``staging`` (work that was left behind) or ``record`` (the name of a run of which there is
+    nothing). Bytes that are shared count where the object goes.
+    """
+
+    kind: str
+    store: str
+    key: str
+    files: int
+    bytes: int
+    modified: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport(_Row):
+    """What was removed or, unless ``deleted``, what would be.
+
+    ``left`` counts what was found and is in use by now. ``problems`` say what could not be read, and is kept.
+    """
+
+    deleted: bool
+    items: tuple[Garbage, ...]
+    left: int = 0
+    seconds: float = 0.0
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def bytes(self) -> int:
+        """Of all items."""
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """Of each kind of garbage the ``count``, ``files`` and ``bytes``."""
+        found: dict[str, dict[str, int]] = {}
+        for item in self.items:
+            of = found.setdefault(item.kind, {"count": 0, "files": 0, "bytes": 0})
+            of["count"] += 1
+            of["files"] += item.files
+            of["bytes"] += item.bytes
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-able data; ``items`` is a list of flat objects."""
+        said = {"deleted": self.deleted, "count": len(self.items), "bytes": self.bytes, "by_kind": self.by_kind}
+        said |= {"left": self.left, "seconds": self.seconds, "problems": list(self.problems)}
+        return {**said, "items": [item.to_dict() for item in self.items]}

@@ -18,19 +18,19 @@ may do this at once: they write the same.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import orjson
 from sqlalchemy import select, update
 
 from ..core.names import MANIFEST
-from ..core.refs import ArtifactRef, Manifest
+from ..core.refs import ArtifactRef
 from ..core.results import TaskRecord
 from ..materializers.files import digest_bytes
 from ..stores.base import ArtifactStore
+from ..stores.manifests import parsed
 from .database import Database
 from .journal import Journal, RunEnd, RunRecord, find_runs
 from .rows import SyncReport
@@ -94,6 +94,15 @@ class Sync:
         with self.database.writing() as connection:
             now = datetime.now(UTC).isoformat()
             connection.execute(update(scope).where(scope.c.id == self.scope).values(synced=now))
+        seconds = time.perf_counter() - begin
+        return SyncReport(self.runs, self.artifacts, self.removed, seconds, tuple(self.problems))
+
+    def look(self, uris: Iterable[str]) -> SyncReport:
+        """Bring the index up to date at these places only."""
+        begin = time.perf_counter()
+        places = {uri: name for uri in uris if (name := self._store_of(uri)) is not None}
+        for start in range(0, len(places), _BATCH):
+            self._write(_Batch(places=dict(list(places.items())[start : start + _BATCH])))
         seconds = time.perf_counter() - begin
         return SyncReport(self.runs, self.artifacts, self.removed, seconds, tuple(self.problems))
 
@@ -210,7 +219,7 @@ class Sync:
             if batch.known.get(uri) == digest:
                 continue
             try:
-                found.append(Found(batch.places[uri], uri, digest, Manifest.from_dict(orjson.loads(data))))
+                found.append(Found(batch.places[uri], uri, digest, parsed(data)))
             except _UNREADABLE as error:
                 self.problems.append(f"The manifest of {uri!r} cannot be read: {error!r}")
                 gone.append(uri)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from . import transfer, verify
 from .options import ArtifactId, AsJson, Config, Limit, Stack
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="What exists, what is known of it, and its files.")
+app.command("verify")(verify.verify)
+app.command("cp")(transfer.cp)
+app.command("mv")(transfer.mv)
 
 _COLUMNS = {
     "id": "Id",
@@ -52,9 +57,16 @@ def ls(
 
 
 @app.command()
-def show(artifact: ArtifactId, stack: Stack = None, config: Config = None, json: AsJson = False) -> None:
-    """Show an artifact: its manifest, what it was made from, and what was made from it."""
+def show(
+    artifact: ArtifactId,
+    preview: Annotated[bool, typer.Option(help="Look into its files, verified: the first rows, a text's head.")] = True,
+    stack: Stack = None,
+    config: Config = None,
+    json: AsJson = False,
+) -> None:
+    """Show an artifact: its manifest, a preview, what it was made from, and what was made from it."""
     from .catalog import opened
+    from .preview import preview as look
     from .show import console, print_json
 
     with opened(stack, config) as catalog:
@@ -63,14 +75,23 @@ def show(artifact: ArtifactId, stack: Stack = None, config: Config = None, json:
             "parents": [parent.to_dict() for parent in catalog.parents(row.id)],
             "children": [child.to_dict() for child in catalog.children(row.id)],
         }
-    _, manifest = _located(row, stack, config)
+    store, manifest = _located(row, stack, config)
     if json:
-        print_json({**row.to_dict(), "manifest": manifest.to_dict(), **near})
+        seen = {"preview": look(store, manifest, row.uri)} if preview else {}
+        print_json({**row.to_dict(), "manifest": manifest.to_dict(), **seen, **near})
     else:
-        _show(console(), row, manifest, near)
+        _show(console(), row, manifest, near, lambda: look(store, manifest, row.uri) if preview else {})
 
 
-def _show(out: Any, row: ArtifactRow, manifest: Manifest, near: dict[str, list[dict[str, Any]]]) -> None:
+def _show(
+    out: Any,
+    row: ArtifactRow,
+    manifest: Manifest,
+    near: dict[str, list[dict[str, Any]]],
+    look: Callable[[], dict[str, Any]],
+) -> None:
+    """The manifest first: what is damaged is told of after it."""
+    from .preview import show
     from .show import lines, place, size, table, when
 
     made_by = f"{row.step}.{row.output}" + ("" if row.map_index is None else f" of task {row.map_index}")
@@ -85,7 +106,8 @@ def _show(out: Any, row: ArtifactRow, manifest: Manifest, near: dict[str, list[d
         ("Materializer", f"{manifest.materializer} (format {manifest.materializer_version})"),
         ("Tags", ", ".join(f"{key}={value}" for key, value in manifest.tags.items())),
     ]
-    facts += [(name, _brief(value)) for name, value in manifest.metadata.items()]
+    told = _told(manifest)
+    facts += [(name, _brief(value)) for name, value in told.items()]
     facts += [(name, _brief(value)) for name, value in (manifest.user_metadata or {}).items()]
     out.print(lines(facts))
     files = table("File", ">Size", "Digest")
@@ -100,6 +122,16 @@ def _show(out: Any, row: ArtifactRow, manifest: Manifest, near: dict[str, list[d
                 made.add_row(item["name"], item["type"], item["id"])
             out.print()
             out.print(made)
+    show(out, look(), told)
+
+
+def _told(manifest: Manifest) -> dict[str, Any]:
+    """What is known of the value, each thing once; a model's larger parts are in its preview."""
+    metadata = dict(manifest.metadata)
+    header, described = metadata.pop("asset", {}), metadata.pop("described", {})
+    apart = {"name", "tags", "hyperparameters", "feature_importances"}
+    found = {name: value for name, value in {**described, **header, **metadata}.items() if name not in apart}
+    return {name: value for name, value in found.items() if value not in (None, "", {}, [])}
 
 
 def _brief(value: Any) -> str:
@@ -131,7 +163,7 @@ def get(
     stack: Stack = None,
     config: Config = None,
 ) -> None:
-    """Copy an artifact's files out of the store, verified. One file becomes a file, several become a folder."""
+    """Copy an artifact's files out of the store, verified. One file becomes a file, several, or a folder, a folder."""
     from ..core.errors import ConfigError, Problem
     from ..core.names import segment
     from .catalog import opened
@@ -140,14 +172,18 @@ def get(
     with opened(stack, config) as catalog:
         row = catalog.artifact(artifact)
     store, manifest = _located(row, stack, config)
-    single = len(manifest.files) == 1
+    folder = manifest.materializer == "path" and manifest.spec["kind"] == "directory"
+    single = len(manifest.files) == 1 and not folder
     suffix = Path(manifest.files[0].path).suffix if single and not Path(row.name).suffix else ""
     target = output or Path(segment(row.name) + suffix)
     if single and target.is_dir():
         raise ConfigError("Nothing was written", [Problem("It is a folder, and the artifact is one file", str(target))])
     if target.exists() and not force:
         raise ConfigError("Nothing was written", [Problem("It is there already; --force replaces it", str(target))])
-    _copy(store, store.key(row.uri), manifest, target)
+    if folder:
+        store.get(row.uri, target)  # with its own names, empty folders and links
+    else:
+        _copy(store, store.key(row.uri), manifest, target)
     count = "" if single else f" ({len(manifest.files)} files)"
     console().print(f"wrote {target}{count}, {size(manifest.size_bytes)}")
 

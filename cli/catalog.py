@@ -52,11 +52,12 @@ def rebuild(stack: Stack = None, config: Config = None) -> None:
 
 @app.command()
 def stats(stack: Stack = None, config: Config = None, json: AsJson = False) -> None:
-    """Count what there is, and its bytes."""
+    """Count what there is, its bytes, and what sharing saves. Every manifest is read."""
+    from .gc import shown_progress
     from .show import console, lines, print_json, size
 
-    with opened(stack, config) as catalog:
-        found = catalog.stats().to_dict()
+    with opened(stack, config) as catalog, shown_progress() as progress:
+        found = catalog.stats().to_dict() | {"stored": catalog.get_stats(progress=progress).to_dict()}
     if json:
         print_json(found)
         return
@@ -66,4 +67,8 @@ def stats(stack: Stack = None, config: Config = None, json: AsJson = False) -> N
     facts += [(f"  {kind}", count) for kind, count in found["by_type"].items()]
     facts += [("bytes", size(found["bytes"]))]
     facts += [(f"  in {store}", size(count)) for store, count in found["by_store"].items()]
+    stored = found["stored"]
+    facts += [("  stored as", f"{size(stored['actual_bytes'])}, {stored['ratio']:.2f} to 1")]
+    facts += [("unique files", stored["unique_files"])]
+    facts += [("orphans", f"{stored['orphans']}, {size(stored['orphan_bytes'])}: tailrace gc")]
     console().print(lines(facts))

@@ -72,7 +72,7 @@ class Check:
 
 
 def doctor(stack: Stack = None, config: Config = None, json: AsJson = False) -> None:
-    """Check the installation and the active stack. Exit code 0 if the stack can run, else 1."""
+    """Check the installation and the active stack: each store by a probe. Exit code 0 if the stack can run, else 1."""
     from .show import console, listing, styled, table
 
     checks = list(_checks(stack, config))
@@ -157,16 +157,19 @@ def _needs(stack: StackOf) -> Iterator[Check]:
 def _stores(stack: StackOf) -> Iterator[Check]:
     from ..core.errors import TailraceError
     from ..routing.router import Router
+    from ..stores.probe import probe
+    from .show import duration
 
     router = Router(stack)
     for name in stack.stores:
         try:
             store = router.store(name)
-            store.validate()
+            seconds = probe(store)
         except (TailraceError, OSError) as error:
             yield Check("Store", name, "failed", str(error))
         else:
-            yield Check("Store", name, "ok", f"{store.root_uri} can be written")
+            took = ", ".join(f"{act} {duration(spent)}" for act, spent in seconds.items())
+            yield Check("Store", name, "ok", f"{store.root_uri}: {took}")
 
 
 def _servers(stack: StackOf) -> Iterator[Check]:

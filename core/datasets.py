@@ -108,8 +108,9 @@ class Dataset(Asset):
         """Two datasets: a random share ``train`` of the rows, and the rest; in each the rows keep their order.
 
         The same seed and number of rows choose the same rows, on every machine. Named ``<name>-train`` and
-        ``<name>-test``, with everything else as it is here. Frames, arrays, lists and mappings of columns can be split;
-        anything else, and a share outside 0 to 1, is an :class:`AssetError`.
+        ``<name>-test``, with everything else as it is here. Frames, arrays, lists and mappings of columns can be split,
+        and xarray's along the dimension that comes first in each variable. Anything else, and a share outside 0 to 1,
+        is an :class:`AssetError`.
         """
         if not 0 < train < 1:
             raise AssetError(f"The share train={train!r} of {self!r} must lie between 0 and 1.")
@@ -135,6 +136,9 @@ class Dataset(Asset):
 
 def _take(data: Any, rows: array[int]) -> Any:
     """The chosen rows of the data, of the same type; None where that cannot be done."""
+    if hasattr(data, "isel"):  # xarray, whose datasets are mappings
+        first = {part.dims[0] for part in (data.values() if isinstance(data, Mapping) else [data]) if part.dims}
+        return data.isel({first.pop(): slice(0) if not rows else rows.tolist()}) if len(first) == 1 else None
     if isinstance(data, Mapping):
         return {key: _take(column, rows) for key, column in data.items()}
     if isinstance(data, list | tuple):

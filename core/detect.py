@@ -80,9 +80,9 @@ def model_framework(model: Any) -> str:
 def dataset_format(data: Any) -> str:
     """How data are held, in a word.
 
-    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``torch``, ``tf.data``, or ``datasets``
-    for Hugging Face's), a Python container (``dict``, ``list``, ``records`` for a list of mappings), a file's kind (``csv``,
-    ``parquet``, ..., ``directory``, ``file``), or the name of the type.
+    A library (``pandas``, ``polars``, ``arrow``, ``numpy``, ``scipy``, ``xarray``, ``torch``, ``tf.data``, and
+    ``datasets`` of Hugging Face), a Python container (``dict``, ``list``, ``records`` for a list of mappings), a file's
+    kind (``csv``, ``parquet``, ..., ``directory``, ``file``), or the name of the type.
     """
     if isinstance(data, Path | str):
         suffix = os.path.splitext(data)[1].lower()

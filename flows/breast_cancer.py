@@ -1,10 +1,11 @@
-"""Wisconsin breast cancer: data, split, three candidates, the best of them, its metrics, a report with its ROC curve.
+"""Wisconsin breast cancer: data, split, four candidates, the best of them, its metrics, a report with its ROC curve.
 
     tailrace explain breast_cancer
     tailrace run breast_cancer --param seed=7 --param 'strengths=[0.01, 0.1, 1]'
+    prefect deploy flows/breast_cancer.py:flow --name d --pool p
 
-No step says where its result goes: the types do, and tailrace.yaml says what they mean. What fit() returns is a plain
-estimator, which is stored; what select() returns is a Model, which is registered too.
+No step says where its result goes: the types do, and tailrace.yaml says what they mean. What fit() and grow() return is
+a plain estimator, which is stored; what select() returns is a Model, which is registered too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tailrace import Dataset, Metrics, Model, Report, pipeline, step
+from tailrace.adapters.prefect import to_flow
 
 if TYPE_CHECKING:
+    import sklearn.base
     import sklearn.pipeline
+    import sklearn.tree
 
 
 @step(outputs="data")
@@ -46,12 +50,22 @@ def fit(train: Dataset, strength: float) -> sklearn.pipeline.Pipeline:
     return model.fit(train.data.drop(columns="target"), train.data["target"])
 
 
+@step(outputs="tree")
+def grow(train: Dataset, max_depth: int, seed: int) -> sklearn.tree.DecisionTreeClassifier:
+    """A decision tree: no more questions than its depth lead to an answer."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    tree = DecisionTreeClassifier(max_depth=max_depth, random_state=seed)
+    return tree.fit(train.data.drop(columns="target"), train.data["target"])
+
+
 @step(outputs="model")
-def select(candidates: list[sklearn.pipeline.Pipeline], train: Dataset) -> Model:
+def select(lines: list[sklearn.pipeline.Pipeline], tree: sklearn.tree.DecisionTreeClassifier, train: Dataset) -> Model:
     """The candidate with the largest area under the ROC curve, in a cross-validation on the training data."""
     from sklearn.model_selection import cross_val_score
 
     features, target = train.data.drop(columns="target"), train.data["target"]
+    candidates: list[sklearn.base.BaseEstimator] = [*lines, tree]
     scores = [cross_val_score(model, features, target, scoring="roc_auc").mean() for model in candidates]
     best = max(range(len(candidates)), key=scores.__getitem__)
     return Model(candidates[best], name="breast-cancer", metadata={"cv_roc_auc": scores, "chosen": best})
@@ -103,9 +117,14 @@ PAGE = """<!doctype html>
 
 
 @pipeline(name="breast-cancer")
-def breast_cancer(test_size: float = 0.25, strengths: tuple[float, ...] = (0.01, 0.1, 1.0), seed: int = 7) -> None:
-    """Train three candidates, keep the best, measure it, report."""
+def breast_cancer(
+    test_size: float = 0.25, strengths: tuple[float, ...] = (0.01, 0.1, 1.0), max_depth: int = 4, seed: int = 7
+) -> None:
+    """Train a candidate for each strength and a tree, keep the best, measure it, report."""
     train, test = split(load(), test_size, seed)
-    candidates = fit.partial(train=train).map(strength=strengths)
-    model = select(candidates, train)
+    lines = fit.partial(train=train).map(strength=strengths)
+    model = select(lines, grow(train, max_depth, seed), train)
     describe(model, test, evaluate(model, test))
+
+
+flow = to_flow(breast_cancer)

@@ -9,6 +9,7 @@ numbers; every fold's task loads the stored wines itself.
 from __future__ import annotations
 
 from tailrace import Dataset, Metrics, pipeline, step
+from tailrace.adapters.prefect import to_flow
 
 
 @step(outputs="wines")
@@ -58,3 +59,6 @@ def cross_validation(folds: int = 5, trees: int = 50, seed: int = 7) -> None:
     wines = load()
     guesses, metrics = measure.partial(wines=wines, trees=trees, seed=seed).map(held_out=split(wines, folds, seed))
     collect(guesses, metrics)
+
+
+flow = to_flow(cross_validation)

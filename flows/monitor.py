@@ -10,6 +10,7 @@ goes back through the model to the data that it was trained on.
 from __future__ import annotations
 
 from tailrace import Dataset, Metrics, Model, pipeline, step
+from tailrace.adapters.prefect import to_flow
 
 
 @step(outputs="batch")
@@ -38,3 +39,6 @@ def watch(scores: Dataset) -> Metrics:
 def monitor(model: Model, rows: int = 100, seed: int = 1) -> None:
     """Score a batch with a model, and watch how sure it is."""
     watch(score(model, receive(rows, seed)))
+
+
+flow = to_flow(monitor)

@@ -8,7 +8,18 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from ..core.errors import MaterializationError
 from .files import FileReader, FileWriter
 
-__all__ = ["Container", "LoadMember", "Materializer", "SaveMember", "Spec", "Tabular", "Unsavable", "check_columns"]
+__all__ = [
+    "Container",
+    "Gatherer",
+    "Gathering",
+    "LoadMember",
+    "Materializer",
+    "SaveMember",
+    "Spec",
+    "Tabular",
+    "Unsavable",
+    "check_columns",
+]
 
 Spec = dict[str, Any]
 
@@ -72,6 +83,31 @@ class Container(Materializer, Protocol):
 
     def load_with(self, files: FileReader, spec: Mapping[str, Any], load_member: LoadMember) -> Any:
         """Like ``load``, for what :meth:`save_with` wrote."""
+        ...
+
+
+class Gatherer(Protocol):
+    """Saves the members of one container that belong to one materializer together, so that what they share stays so."""
+
+    def add(self, value: Any, place: str) -> Any:
+        """Take a member in; return tagged JSON that stands for it. After a MaterializationError it is as before."""
+        ...
+
+    def write(self, files: FileWriter) -> None:
+        """Write what was taken in."""
+        ...
+
+
+@runtime_checkable
+class Gathering(Materializer, Protocol):
+    """A materializer whose values share parts: a model, and the optimizer of its parameters."""
+
+    def gather(self) -> Gatherer:
+        """For the members of one container, which are in one folder."""
+        ...
+
+    def scatter(self, files: FileReader) -> Callable[[Any], Any]:
+        """For that folder: gives each member for what :meth:`Gatherer.add` returned."""
         ...
 
 

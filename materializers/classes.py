@@ -17,7 +17,7 @@ from typing import Any
 from ..core.errors import MaterializationError
 from .tagged import Attribute, Decoder, Encoder, Handler, plain_keys, tag
 
-__all__ = ["class_handler", "make"]
+__all__ = ["class_handler", "find", "make", "resolve"]
 
 
 def class_handler(cls: type) -> Handler | None:
@@ -28,7 +28,7 @@ def class_handler(cls: type) -> Handler | None:
 def make(decoder: Decoder, node: Any) -> Any:
     """The object of a node."""
     kind = node["kind"]
-    cls = _resolve(node["class"])
+    cls = resolve(node["class"])
     if not _IS_KIND[kind](cls):
         raise MaterializationError(f"the stored value names the class {node['class']!r}, which is no {kind}: refused")
     return _MAKERS[kind](decoder, cls, node)
@@ -37,7 +37,8 @@ def make(decoder: Decoder, node: Any) -> Any:
 # ---- classes by name
 
 
-def _find(module: str, name: str) -> Any:
+def find(module: str, name: str) -> Any:
+    """What a module that is imported has under a dotted name; ``None`` if there is nothing."""
     found: Any = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -50,12 +51,13 @@ def _reference(encoder: Encoder, value: Any) -> str:
         raise encoder.refuse(
             value, "a class made inside a function, which cannot be found again; move it to the top of its module"
         )
-    if _find(cls.__module__, cls.__qualname__) is not cls:
+    if find(cls.__module__, cls.__qualname__) is not cls:
         raise encoder.refuse(value, f"but {cls.__module__} has another {cls.__qualname__} now, or none")
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _resolve(reference: str) -> type:
+def resolve(reference: str) -> type:
+    """The class of a ``"module:name"``, whose module is imported if it is not yet."""
     module, _, name = reference.partition(":")
     if module not in sys.modules:
         try:
@@ -65,7 +67,7 @@ def _resolve(reference: str) -> type:
                 f"the stored value is of the class {reference!r}, whose module cannot be imported here ({error}). "
                 "Put the module on the path, or load where it was saved."
             ) from error
-    found = _find(module, name)
+    found = find(module, name)
     if not isinstance(found, type):
         raise MaterializationError(
             f"the stored value is of the class {reference!r}, which is not there. "

@@ -15,7 +15,7 @@ from typing import Any
 
 from .files import FileReader, FileWriter
 
-__all__ = ["by_feature", "read_all", "write_mlmodel"]
+__all__ = ["by_feature", "check_all", "read_all", "write_mlmodel"]
 
 _SHOWN_FEATURES = 1000
 
@@ -25,24 +25,27 @@ def write_mlmodel(
     flavor: str,
     about: Mapping[str, Any],
     *,
-    data: str,
+    data: str | None,
     size: int,
     packages: Iterable[str],
     predicts: bool,
+    loader: str = "",
 ) -> None:
     """Write the files for a model whose data is the file ``data`` of ``size`` bytes, with the flavor's own fields.
 
     ``packages`` are distributions that loading needs, pinned as installed. A model that ``predicts`` is a
-    ``python_function`` too.
+    ``python_function`` too, which the module ``loader`` loads (else the flavor's own), from ``data`` or the folder.
     """
     import yaml
 
     flavors: dict[str, Any] = {flavor: dict(about)}
     if predicts:
         place = {"model_path": data, "predict_fn": "predict"} if flavor == "sklearn" else {"data": data}
+        if data is None:
+            place = {}
         flavors["python_function"] = {
             "env": {"virtualenv": "python_env.yaml"},
-            "loader_module": f"mlflow.{flavor}",
+            "loader_module": loader or f"mlflow.{flavor}",
             "python_version": platform.python_version(),
             **place,
         }
@@ -65,6 +68,12 @@ def _installed(distribution: str) -> str | None:
 def read_all(files: FileReader) -> dict[str, memoryview]:
     """The verified bytes of every file, MLflow's too: a damaged artifact is not loaded."""
     return {name: files.read(name) for name in files.names()}
+
+
+def check_all(files: FileReader) -> None:
+    """That MLflow's files, which nothing else reads, are what was saved."""
+    for name in {"MLmodel", "requirements.txt", "python_env.yaml"} & set(files.names()):
+        files.read(name)
 
 
 def by_feature(importances: Iterable[float] | None, names: Iterable[str] | None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from ..core.errors import IntegrityError, MaterializationError
 from .base import Spec
 from .files import FileReader, FileWriter
+from .limits import limits
 from .numpy_scalars import cell, decode_dtype, encode_dtype, has_gaps, same_dtype, without_gaps
 from .tagged import decode, dumps, encode, loads
 
@@ -103,11 +104,13 @@ class NumpyMaterializer:
         return array.view(decode_dtype(spec["dtype"])) if "dtype" in spec else array
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """Shape, dtype and bytes; for a masked array also how many are masked."""
+        """Shape, dtype and bytes; of numbers and moments :func:`~.limits.limits`; how many a masked array masks."""
         about = {"shape": list(value.shape), "dtype": str(value.dtype), "nbytes": value.nbytes}
         if isinstance(value, np.ma.MaskedArray):
             about["masked"] = int(np.count_nonzero(value.mask)) if value.dtype.names is None else None
-        return about
+            return about
+        missing, ends = limits(np.asarray(value))
+        return {**about, **({"nulls": missing} if missing else {}), **ends}
 
 
 def _as_npy(array: Array, node: Any) -> Array:

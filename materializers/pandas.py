@@ -25,6 +25,7 @@ from ..core.typenames import type_name
 from .arrow import ipc_schema, read_ipc, read_ipc_columns, write_ipc
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
+from .limits import by_column, is_quick, limits
 from .numpy_scalars import cell
 from .pandas_columns import decode_column, encode_column
 from .pandas_scalars import encode_freq
@@ -68,7 +69,7 @@ class PandasMaterializer:
         return _SheetReader.narrowed(files, spec["format"], columns).value()
 
     def describe(self, value: Any) -> dict[str, Any]:
-        """Rows, the dtype of each column, nulls of those that have any, bytes (of object columns the pointers only)."""
+        """Rows, dtypes, nulls, bytes (of objects the pointers), and of NumPy's numbers and of moments the limits."""
         if isinstance(value, pd.DataFrame):
             columns = value.iloc[:, :_SHOWN_COLUMNS]
             return {
@@ -76,10 +77,24 @@ class PandasMaterializer:
                 "columns": value.shape[1],
                 "nbytes": int(value.memory_usage(index=False).sum()),
                 "schema": {str(name): str(dtype) for name, dtype in columns.dtypes.items()},
-                "nulls": {str(name): int(count) for name, count in columns.isna().sum().items() if count},
+                **by_column({str(name): _limits(column) for name, column in columns.items()}),
             }
-        nulls = {} if isinstance(value, pd.MultiIndex) else {"nulls": int(value.isna().sum())}
-        return {"rows": len(value), "dtype": str(value.dtype), "nbytes": int(value.nbytes), **nulls}
+        about = {"rows": len(value), "dtype": str(value.dtype), "nbytes": int(value.nbytes)}
+        if isinstance(value, (pd.MultiIndex, pd.RangeIndex)):  # the one has no missing rows, the other no values
+            return about
+        missing, ends = _limits(value)
+        return {**about, "nulls": missing, **ends}
+
+
+def _limits(values: Any) -> tuple[int, dict[str, Any]]:
+    """The missing values of a column, and of NumPy's numbers and of moments the limits."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        missing, ends = limits(values.array.asi8.view(f"M8[{dtype.unit}]"))
+        return missing, {end: f"{moment}+00:00" for end, moment in ends.items()}
+    if isinstance(dtype, np.dtype) and is_quick(dtype):
+        return limits(values.to_numpy())
+    return int(values.isna().sum()), {}
 
 
 # ---- writing

@@ -24,7 +24,7 @@ from ..core.names import segment
 from .base import Spec, Unsavable
 from .files import FileReader, FileWriter
 
-__all__ = ["PathMaterializer"]
+__all__ = ["PathMaterializer", "inside", "stored_path"]
 
 
 class PathMaterializer:
@@ -36,8 +36,11 @@ class PathMaterializer:
 
     def save(self, value: Path, files: FileWriter) -> Spec:
         """Copy the content. Raises Unsavable for a path to nothing, or to what is neither file nor directory."""
+        return self.save_as(value, _text(value.resolve().name or "content"), files)
+
+    def save_as(self, value: Path, name: str, files: FileWriter) -> Spec:
+        """As :meth:`save`, under another name than its own."""
         source = value.resolve()
-        name = _text(source.name or "content")
         if source.is_file():
             shutil.copyfile(source, files.path(segment(name)))
             return _spec("file", name, {"executable": [name] if os.access(source, os.X_OK) else []}, [name])
@@ -57,7 +60,7 @@ class PathMaterializer:
             for inner in sorted([*folders, *names]):
                 self._note(source, place / inner, found)
         for path in found["files"]:
-            shutil.copyfile(source / path, files.path(_stored(path)))
+            shutil.copyfile(source / path, files.path(stored_path(path)))
         return _spec("directory", name, found, sorted(found["files"]))
 
     def _note(self, source: Path, item: Path, found: dict[str, Any]) -> None:
@@ -79,7 +82,7 @@ class PathMaterializer:
         stored = segment(spec["name"])
         if "exact" in spec:
             return files.path(stored)
-        target = Path(_scratch()) / _inside(spec["name"])
+        target = Path(_scratch()) / inside(spec["name"])
         if spec["kind"] == "file":
             _copy(files.path(stored), target, executable=bool(spec.get("executable")))
         else:
@@ -90,11 +93,11 @@ class PathMaterializer:
         """Links last, so that nothing is written through one, and looked at again when all of them stand."""
         target.mkdir()
         for folder in spec.get("folders", ()):
-            (target / _inside(folder)).mkdir(parents=True)
+            (target / inside(folder)).mkdir(parents=True)
         for path in spec["files"]:
-            _copy(files.path(_stored(path)), target / _inside(path), executable=path in spec.get("executable", ()))
+            _copy(files.path(stored_path(path)), target / inside(path), executable=path in spec.get("executable", ()))
         root = target.resolve()
-        links = {root / _inside(path): goal for path, goal in spec.get("links", {}).items()}
+        links = {root / inside(path): goal for path, goal in spec.get("links", {}).items()}
         for link, goal in links.items():
             if link.parent.resolve() != link.parent or os.path.isabs(goal):
                 raise _leaves(link, goal)
@@ -114,7 +117,7 @@ def _spec(kind: str, name: str, found: Mapping[str, Any], paths: list[str]) -> S
     more: dict[str, Any] = {key: sorted(found[key]) for key in ("folders", "executable") if found.get(key)}
     if found.get("links"):
         more["links"] = dict(sorted(found["links"].items()))
-    plain = [name, *paths] == [segment(name), *map(_stored, paths)] and not more and paths
+    plain = [name, *paths] == [segment(name), *map(stored_path, paths)] and not more and paths
     if plain:
         return {"kind": kind, "name": name, "exact": True}
     return {"kind": kind, "name": name, **({"files": paths} if kind == "directory" else {}), **more}
@@ -132,11 +135,12 @@ def _text(name: str) -> str:
     return name
 
 
-def _stored(path: str) -> str:
+def stored_path(path: str) -> str:
+    """Where a file of a directory is stored, by its path in it: each name is made safe."""
     return "/".join(map(segment, path.split("/")))
 
 
-def _inside(path: str) -> PurePosixPath:
+def inside(path: str) -> PurePosixPath:
     """A stored relative path, refused if it leads anywhere but down."""
     parts = path.split("/")
     if not path or "\0" in path or {"", ".", ".."} & set(parts):

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..core.errors import MaterializationError
 from .numpy import clean_npy
+from .zip_file import entry
 
 __all__ = ["MEMORY_ADDRESSES", "canonical", "trusted_names"]
 
@@ -63,16 +64,9 @@ def canonical(data: bytes) -> bytes:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
             for old, new in names.items():
                 content = source.read(old)
-                out.writestr(_entry(new), clean_npy(content) if new.endswith(".npy") else content)
-            out.writestr(_entry(_SCHEMA), json.dumps(schema))
+                out.writestr(entry(new), clean_npy(content) if new.endswith(".npy") else content)
+            out.writestr(entry(_SCHEMA), json.dumps(schema))
     return target.getvalue()
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)  # of 1980, as every ZipInfo that is not told otherwise
-    entry.create_system = 3
-    entry.external_attr = 0o644 << 16
-    return entry
 
 
 def _sort_sets(node: Node) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from typing import TYPE_CHECKING, Any
 
-from .tagged import TAG, Decoder, Encoder, Handler, Maker, tag
+from .tagged import TAG, Attribute, Decoder, Encoder, Handler, Maker, tag
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -126,8 +126,18 @@ def _mapping(encoder: Encoder, value: Any) -> Any:
     return tag(type(value).__name__, encoder.pairs(value))
 
 
+def _ordered(encoder: Encoder, value: collections.OrderedDict[Any, Any]) -> Any:
+    """With its attributes, of which PyTorch's state dicts have one."""
+    own = vars(value)
+    attributes = encoder.members((Attribute(name), item) for name, item in own.items())
+    more = {"attributes": dict(zip(own, attributes, strict=True))} if own else {}
+    return tag("OrderedDict", encoder.pairs(value), **more)
+
+
 def _make_ordered(decoder: Decoder, node: Any) -> Any:
-    return collections.OrderedDict(decoder.items(node))
+    value = collections.OrderedDict(decoder.items(node))
+    vars(value).update({name: decoder.decode(item) for name, item in node.get("attributes", {}).items()})
+    return value
 
 
 def _make_counter(decoder: Decoder, node: Any) -> Any:
@@ -176,7 +186,7 @@ ENCODERS: dict[str, Handler] = {
     "uuid.UUID": _uuid,
     "pathlib.PurePosixPath": _purepath,
     "pathlib.PureWindowsPath": _purepath,
-    "collections.OrderedDict": _mapping,
+    "collections.OrderedDict": _ordered,
     "collections.Counter": _mapping,
     "collections.defaultdict": _defaultdict,
     "collections.deque": _deque,

@@ -25,6 +25,7 @@ __all__ = [
     "Attribute",
     "Decoder",
     "Encoder",
+    "Place",
     "decode",
     "dumps",
     "encode",
@@ -164,6 +165,13 @@ class Attribute(str):
     __slots__ = ()
 
 
+class Place(str):
+    """Where a part is, as Python would write it; with the keys and indexes that lead there."""
+
+    __slots__ = ("path",)
+    path: tuple[Any, ...]
+
+
 class Encoder:
     """Walks one value. ``where`` is the place it has come to, for messages."""
 
@@ -211,9 +219,12 @@ class Encoder:
         return [list(pair) for pair in zip(self.keys(value), values, strict=True)]
 
     @property
-    def where(self) -> str:
+    def where(self) -> Place:
         """The current place, as Python would write it: ``"['train'][0].name"``; ``""`` at the top."""
-        return "".join(f".{part}" if type(part) is Attribute else f"[{reprlib.repr(part)}]" for part in self._path)
+        parts = (f".{part}" if type(part) is Attribute else f"[{reprlib.repr(part)}]" for part in self._path)
+        place = Place("".join(parts))
+        place.path = tuple(self._path)
+        return place
 
     def refuse(self, value: Any, reason: str) -> MaterializationError:
         """The error that names the place, the type and the reason."""

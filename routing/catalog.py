@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sqlalchemy import URL
@@ -22,4 +23,10 @@ def open_catalog(stack: Stack) -> Catalog:
     """
     router = Router(stack)
     beside = URL.create("sqlite", database=str(stack.root / ".tailrace" / "catalog.db"))
-    return Catalog(stack.catalog_url or beside, {name: router.store(name) for name in stack.stores})
+    stores = {name: router.store(name) for name in stack.stores}
+    return Catalog(stack.catalog_url or beside, stores, lambda: _registered(router))
+
+
+def _registered(router: Router) -> Iterable[tuple[str, str]]:
+    """What the stack's model registry points at."""
+    return router.registry.registered() if router.registry else ()

@@ -39,6 +39,7 @@ ARTIFACT_TYPES = (
 )
 PLAIN_TYPES = ("bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple")
 
+_ONCE = "Whether equal files are stored once; default: false."
 _QUALIFIED = r"^[^\W\d]\w*(\.[^\W\d]\w*)+$"
 
 
@@ -72,6 +73,7 @@ class LocalStore(_Strict):
         description="The folder; a relative one is relative to this file's.",
     )
     durable: bool = Field(default=True, description="Whether what is committed has to survive a power cut (fsync).")
+    deduplicate: bool | None = Field(default=None, description=_ONCE)
 
 
 class MemoryStore(_Strict):
@@ -79,6 +81,7 @@ class MemoryStore(_Strict):
 
     type: Literal["memory"]
     bucket: str = Field(default=DEFAULT, description="Stores of one bucket share their artifacts.")
+    deduplicate: bool | None = Field(default=None, description=_ONCE)
 
 
 class _Bucket(_Strict):
@@ -91,6 +94,8 @@ class _Bucket(_Strict):
         default=5, ge=0, le=100, description="How often a request that failed for a passing reason is repeated."
     )
     concurrency: int = Field(default=16, ge=1, le=256, description="How many requests are under way at once.")
+    timeout: float = Field(default=60, ge=0.1, le=3600, description="Seconds without an answer, until one is repeated.")
+    deduplicate: bool | None = Field(default=None, description=_ONCE)
 
 
 class S3Store(_Bucket):
@@ -118,6 +123,11 @@ class LocalOrchestrator(_Strict):
     """The Prefect engine, in this process."""
 
     type: Literal["local"]
+    task_runner: Literal["threads", "processes", "dask"] = Field(
+        default="threads", description="Where the steps run; dask needs the extra of that name."
+    )
+    max_workers: int | None = Field(default=None, ge=1, description="How many steps run at once.")
+    address: str | None = Field(default=None, description="Of a Dask cluster's scheduler. Default: a cluster for the run.")
 
 
 class InlineOrchestrator(_Strict):

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..core.errors import MissingExtra, StoreError
-from .object_store import ObjectStore
+from .listing import Stored
+from .object_store import LONGEST_CONNECT, ObjectStore
 
 __all__ = ["AzureArtifactStore"]
-
-_ONCE = {"retry_total": 0}  # we repeat, not the client
 
 
 class AzureArtifactStore(ObjectStore):
     """Artifacts in a container (``bucket_name``) of an Azure storage account. Needs ``tailrace[azure]``.
 
     ``endpoint_url`` is that of an emulator or of another cloud, and needs ``AZURE_STORAGE_ACCOUNT_KEY``. See
-    :class:`ObjectStore` for ``retries`` and ``concurrency``.
+    :class:`ObjectStore` for ``retries``, ``concurrency`` and ``deduplicate``.
     """
 
     scheme: ClassVar[str] = "az"
@@ -38,6 +37,8 @@ class AzureArtifactStore(ObjectStore):
         allow_pickle: str = "never",
         retries: int = 5,
         concurrency: int = 16,
+        timeout: float = 60.0,
+        deduplicate: bool = False,
     ) -> None:
         self.account_name = account_name
         super().__init__(
@@ -48,6 +49,8 @@ class AzureArtifactStore(ObjectStore):
             allow_pickle=allow_pickle,
             retries=retries,
             concurrency=concurrency,
+            timeout=timeout,
+            deduplicate=deduplicate,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,24 +78,30 @@ class AzureArtifactStore(ObjectStore):
             )
         return f"AccountName={account};AccountKey={key};BlobEndpoint={self.endpoint_url}"
 
+    @property
+    def _once(self) -> dict[str, float]:
+        """What goes with each request: it is this store that repeats, not the client."""
+        connect = min(self.timeout, LONGEST_CONNECT)
+        return {"retry_total": 0, "connection_timeout": connect, "read_timeout": self.timeout}
+
     def _container(self, fs: Any) -> Any:
         return fs.service_client.get_container_client(self.bucket_name)
 
     async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes:
         wanted = {} if stop is None else {"offset": start, "length": stop - (start or 0)}
         with _plainly(key):
-            stream = await self._container(fs).download_blob(key, **wanted, max_concurrency=1, **_ONCE)
+            stream = await self._container(fs).download_blob(key, **wanted, max_concurrency=1, **self._once)
             data: bytes = await stream.readall()
         return data
 
     async def _put(self, fs: Any, key: str, data: bytes, *, writer: str | None = None) -> None:
         condition = {"metadata": {"writer": writer}} if writer else {"overwrite": True}
         with _plainly(key):
-            await self._container(fs).upload_blob(key, data, **condition, **_ONCE)
+            await self._container(fs).upload_blob(key, data, **condition, **self._once)
 
     async def _writer(self, fs: Any, key: str) -> str | None:
         with _plainly(key):
-            found = await self._container(fs).get_blob_client(key).get_blob_properties(**_ONCE)
+            found = await self._container(fs).get_blob_client(key).get_blob_properties(**self._once)
         writer: str | None = (found.metadata or {}).get("writer")
         return writer
 
@@ -100,18 +109,24 @@ class AzureArtifactStore(ObjectStore):
         async def send() -> None:
             with path.open("rb") as file, _plainly(key):
                 await self._container(fs).upload_blob(
-                    key, file, length=size, overwrite=True, max_concurrency=4, **_ONCE
+                    key, file, length=size, overwrite=True, max_concurrency=4, **self._once
                 )
 
         await self._patiently(send)
 
-    async def _list(self, fs: Any, prefix: str) -> list[str]:
+    async def _list(self, fs: Any, prefix: str) -> list[Stored]:
         with _plainly(prefix):
-            return [name async for name in self._container(fs).list_blob_names(name_starts_with=prefix, **_ONCE)]
+            return [
+                Stored(item.name, item.size, item.last_modified.timestamp(), tag=item.etag)
+                async for item in self._container(fs).list_blobs(name_starts_with=prefix, **self._once)
+            ]
 
-    async def _delete(self, fs: Any, key: str) -> None:
+    async def _delete(self, fs: Any, key: str, tag: str | None = None) -> None:
+        from azure.core import MatchConditions
+
+        condition = {"etag": tag, "match_condition": MatchConditions.IfNotModified} if tag else {}
         with _plainly(key):
-            await self._container(fs).delete_blob(key, **_ONCE)
+            await self._container(fs).delete_blob(key, **condition, **self._once)
 
     def _honours_conditions(self, fs: Any) -> bool | None:
         host = fs.service_client.primary_hostname.partition(":")[0]

@@ -8,55 +8,27 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote
-
-import orjson
 
 from ..core.assets import Asset
 from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
-from ..core.names import MANIFEST, check_key, content_segment
-from ..core.refs import ArtifactRef, FileEntry, Manifest, Parent, Producer, artifact_id
+from ..core.names import MANIFEST, check_key
+from ..core.refs import ArtifactRef, FileEntry, Manifest, Producer, artifact_id
 from ..core.typenames import asset_named, type_name
 from ..materializers.files import FileReader, FileWriter, digest_bytes
 from ..materializers.registry import Saved, load, save
-from ..materializers.tagged import decode, encode
+from ..materializers.tagged import decode
 from .layout import default_path, run_start
+from .listing import Stored
+from .manifests import Labels, Staged, content_digest, dumped, manifest_of, parsed
+
+if TYPE_CHECKING:
+    from .files import FileRef
 
 __all__ = ["ArtifactStore", "Labels", "Staged"]
-
-
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """What a manifest says of an artifact beside its content."""
-
-    id: str
-    name: str
-    type: str | None = None
-    producer: Producer | None = None
-    parents: tuple[Parent, ...] = ()
-    user_metadata: Mapping[str, Any] | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    bare: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A value that has been written aside, whole and digested, and is not an artifact yet."""
-
-    directory: Path
-    type: str
-    digest: str
-    files: tuple[FileEntry, ...]
-    saved: Saved
-    wrapper: str
-    header: Mapping[str, Any]
-    described: Mapping[str, Any]
-    seconds: float
-    digest_seconds: float
 
 
 class ArtifactStore(ABC):
@@ -64,15 +36,19 @@ class ArtifactStore(ABC):
 
     An artifact is a folder: the files of its content in a sub-folder named for their digest, and a manifest, written
     last. Saving again at a path replaces the manifest; a failed save leaves the old one and its files as they were.
-    ``allow_pickle`` is ``never``, ``fallback`` or ``always``, for saving and for loading.
+    ``allow_pickle`` is ``never``, ``fallback`` or ``always``, for saving and for loading. With ``deduplicate`` equal
+    files are stored once, below ``_objects``; what was saved with and without it is read by both.
     """
 
     scheme: ClassVar[str]
 
-    def __init__(self, name: str = "default", *, allow_pickle: str = "never", durable: bool = True) -> None:
+    def __init__(
+        self, name: str = "default", *, allow_pickle: str = "never", durable: bool = True, deduplicate: bool = False
+    ) -> None:
         self.name = name
         self.allow_pickle = allow_pickle
         self.durable = durable
+        self.deduplicate = deduplicate
 
     # --- what a back end supplies -------------------------------------------------------------------------------------
 
@@ -125,6 +101,24 @@ class ArtifactStore(ABC):
     def remove(self, key: str) -> None:
         """Remove a file, or everything below a folder; no error if there is nothing."""
 
+    def stored(self, prefix: str = "") -> Iterator[Stored]:
+        """Every file whose key starts with the prefix, whatever it is: content, work in progress, what is shared."""
+        raise self._cannot_collect()
+
+    def collect(self, key: str, before: float) -> bool:
+        """Remove a file, or a folder, unless any of it was written at ``before`` or later: then, False.
+
+        That is a time of the store's own clock, as :meth:`stored` has it. A folder that is being put here at this
+        moment is either seen, and left, or put anew by whoever puts it.
+        """
+        raise self._cannot_collect()
+
+    def _cannot_collect(self) -> StoreError:
+        return StoreError(
+            f"The store {self.name!r} at {self.root_uri} does not say how old its files are, so that nothing of it is "
+            f"collected: {type(self).__name__} has no stored() and collect()."
+        )
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """The store's settings as JSON-able data, without secrets."""
@@ -175,7 +169,7 @@ class ArtifactStore(ABC):
         expected = path.manifest_digest if isinstance(path, ArtifactRef) else None
         manifest = self._manifest_at(key, expected)
         if (
-            _content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files)
+            content_digest(manifest.materializer, manifest.materializer_version, manifest.spec, manifest.files)
             != manifest.digest
         ):
             raise IntegrityError(f"The manifest of {self.uri(key)} does not match its own digest. Nothing was loaded.")
@@ -183,6 +177,40 @@ class ArtifactStore(ABC):
         directory = self.local_tree(f"{key}/{manifest.content}", manifest.files)
         files = FileReader(directory, entries, allow_pickle=self.allow_pickle, label=self.uri(key))
         return files, manifest
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        local: str | os.PathLike[str],
+        key: str | os.PathLike[str],
+        metadata: Mapping[str, Any] | None = None,
+    ) -> FileRef:
+        """Store a file or folder of this machine at a key, and say what was stored. The same again changes nothing.
+
+        Of a folder, empty folders, links that stay inside it and the executable bit are kept; what was at the key
+        before is replaced as a whole. :meth:`load` gives a path to it. Raises :class:`~tailrace.MaterializationError`
+        where there is nothing, or a link that leads out; what was there before is intact then.
+        """
+        from .files import FileRef, stage_path
+
+        place = self.key(key)
+        staged = stage_path(self, Path(local))
+        labels = Labels(_key_id(self.root_uri, place), place.rpartition("/")[2], user_metadata=metadata)
+        ref = self.publish(staged, place, labels)
+        size = sum(entry.size for entry in staged.files)
+        return FileRef(ref.uri, ref.digest, size, staged.saved.spec["kind"], dict(metadata or {}))
+
+    def get(self, key: str | os.PathLike[str], local: str | os.PathLike[str]) -> Path:
+        """Write what was put at a key to this machine: a file to a file, a folder's files into a folder.
+
+        Everything is verified before the first file is put in its place, each at once. Other files that are there stay.
+        Raises :class:`~tailrace.ArtifactNotFound`, :class:`~tailrace.IntegrityError`, and
+        :class:`~tailrace.StoreError` where something is in the way or a symbolic link leads elsewhere.
+        """
+        from .files import get
+
+        return get(self, key, local)
 
     def exists(self, path: str | os.PathLike[str]) -> bool:
         """Whether a committed artifact is at the path."""
@@ -263,7 +291,7 @@ class ArtifactStore(ABC):
         except BaseException:
             self.discard_staging(directory)
             raise
-        digest = _content_digest(saved.materializer, saved.materializer_version, saved.spec, files)
+        digest = content_digest(saved.materializer, saved.materializer_version, saved.spec, files)
         return Staged(
             directory,
             type_name(type(obj)),
@@ -309,8 +337,8 @@ class ArtifactStore(ABC):
     def publish(self, staged: Staged, key: str, labels: Labels) -> ArtifactRef:
         """Commit what was staged at a key: the content first, the manifest last. The same again is a no-op."""
         try:
-            manifest = _manifest(staged, labels)
-            data = _dump(manifest)
+            manifest = manifest_of(staged, labels)
+            data = dumped(manifest)
         except BaseException:
             self.discard_staging(staged.directory)
             raise
@@ -322,7 +350,7 @@ class ArtifactStore(ABC):
         before = before or self.read(place)
         with suppress(IntegrityError):  # a damaged one is replaced
             old = self._parse(key, before)
-            if old.same_artifact(Manifest.from_dict(orjson.loads(data))):
+            if old.same_artifact(parsed(data)):
                 manifest, data = old, before
         if data is not before:
             self.replace(place, data)
@@ -383,7 +411,7 @@ class ArtifactStore(ABC):
 
     def _parse(self, key: str, data: bytes) -> Manifest:
         try:
-            return Manifest.from_dict(orjson.loads(data))
+            return parsed(data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"The manifest of {self.uri(key)} cannot be read: {error}") from error
 
@@ -403,56 +431,6 @@ class ArtifactStore(ABC):
             name=manifest.name,
             length=length,
         )
-
-
-def _manifest(staged: Staged, labels: Labels) -> Manifest:
-    """What is written beside the content."""
-    header = dict(staged.header)
-    version = header.pop("version", None)
-    user = labels.user_metadata
-    return Manifest(
-        id=labels.id,
-        name=header.get("name") or labels.name,
-        type=labels.type or staged.type,
-        materializer=staged.saved.materializer,
-        materializer_version=staged.saved.materializer_version,
-        digest=staged.digest,
-        content=content_segment(staged.digest),
-        files=staged.files,
-        created=datetime.now(UTC).isoformat(),
-        spec=staged.saved.spec,
-        metadata=_metadata(staged, header),
-        wrapper=staged.wrapper,
-        bare=labels.bare,
-        version=version,
-        user_metadata=None if user is None else encode(dict(user)),
-        tags={**header.get("tags", {}), **labels.tags},
-        producer=labels.producer,
-        parents=labels.parents,
-    )
-
-
-def _metadata(staged: Staged, header: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the value, of the list it is, and of the artifact type around it."""
-    metadata = dict(staged.saved.metadata)
-    if staged.saved.length is not None:
-        metadata["length"] = staged.saved.length
-    if staged.wrapper:
-        metadata |= {"asset": header, "described": staged.described}
-    return metadata
-
-
-def _dump(manifest: Manifest) -> bytes:
-    try:
-        return orjson.dumps(manifest.to_dict(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    except TypeError as error:
-        raise StoreError(f"The metadata of {manifest.name!r} cannot be written as JSON: {error}") from error
-
-
-def _content_digest(materializer: str, version: int, spec: Mapping[str, Any], files: tuple[FileEntry, ...]) -> str:
-    """The digest over the files' digests and what loading needs beside them."""
-    content = [materializer, version, spec, [[entry.path, entry.size, entry.digest] for entry in files]]
-    return digest_bytes(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
 
 
 def _key_id(root_uri: str, key: str) -> str:

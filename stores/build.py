@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,8 @@ def build_artifact_store(uri: str | os.PathLike[str], **options: Any) -> Artifac
     scheme = text.partition("://")[0]
     if scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in sorted(_SCHEMES))
-        raise ConfigError("The store cannot be used", [Problem(f"unknown scheme {scheme!r}; known: {known}", text)])
+        shown = re.sub(r"(?<=://)[^/@]*@", "***@", text)  # a user and a password
+        raise ConfigError("The store cannot be used", [Problem(f"unknown scheme {scheme!r}; known: {known}", shown)])
     parts = urlsplit(text)
     if scheme == "file":
         if parts.netloc not in ("", "localhost"):

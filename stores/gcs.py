@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .object_store import PART, ObjectStore
+from .listing import Stored
+from .object_store import LONGEST_CONNECT, PART, ObjectStore
 
 __all__ = ["GCSArtifactStore"]
 
@@ -15,7 +17,7 @@ class GCSArtifactStore(ObjectStore):
     """Artifacts in a bucket of Google Cloud Storage. Credentials are the application default ones.
 
     ``endpoint_url`` is that of an emulator; one of plain http is asked without credentials, which nobody else should
-    read. See :class:`ObjectStore` for ``retries`` and ``concurrency``.
+    read. See :class:`ObjectStore` for ``retries``, ``concurrency`` and ``deduplicate``.
     """
 
     scheme: ClassVar[str] = "gs"
@@ -33,6 +35,8 @@ class GCSArtifactStore(ObjectStore):
         allow_pickle: str = "never",
         retries: int = 5,
         concurrency: int = 16,
+        timeout: float = 60.0,
+        deduplicate: bool = False,
     ) -> None:
         self.project_id = project_id
         super().__init__(
@@ -43,6 +47,8 @@ class GCSArtifactStore(ObjectStore):
             allow_pickle=allow_pickle,
             retries=retries,
             concurrency=concurrency,
+            timeout=timeout,
+            deduplicate=deduplicate,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +64,9 @@ class GCSArtifactStore(ObjectStore):
             project=self.project_id or "",
             endpoint_url=self.endpoint_url,
             token="anon" if plain else None,
-            requests_timeout=ClientTimeout(total=None, sock_connect=10, sock_read=60),
+            requests_timeout=ClientTimeout(
+                total=None, sock_connect=min(self.timeout, LONGEST_CONNECT), sock_read=self.timeout
+            ),
             use_listings_cache=False,
             skip_instance_cache=True,
         )
@@ -84,18 +92,19 @@ class GCSArtifactStore(ObjectStore):
     async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
         await self._patiently(fs._put_file, str(path), self._path(key), chunksize=PART)
 
-    async def _list(self, fs: Any, prefix: str) -> list[str]:
-        found: list[str] = []
+    async def _list(self, fs: Any, prefix: str) -> list[Stored]:
+        found: list[Stored] = []
         page: dict[str, str] = {}
         while True:
             answer = await fs._call("GET", "b/{}/o", self.bucket_name, prefix=prefix, json_out=True, **page)
-            found += [item["name"] for item in answer.get("items", ())]
+            found += map(_stored, answer.get("items", ()))
             if "nextPageToken" not in answer:
                 return found
             page = {"pageToken": answer["nextPageToken"]}
 
-    async def _delete(self, fs: Any, key: str) -> None:
-        await fs._call("DELETE", "b/{}/o/{}", self.bucket_name, key)
+    async def _delete(self, fs: Any, key: str, tag: str | None = None) -> None:
+        condition = {"ifGenerationMatch": tag} if tag else {}
+        await fs._call("DELETE", "b/{}/o/{}", self.bucket_name, key, **condition)
 
     async def _has_bucket(self, fs: Any, error: BaseException) -> bool:
         """Google answers alike for an object and a bucket that are not there, so the bucket is asked for, once."""
@@ -111,3 +120,8 @@ class GCSArtifactStore(ObjectStore):
         from requests.exceptions import RequestException
 
         return ClientError, RequestException
+
+
+def _stored(item: dict[str, Any]) -> Stored:
+    modified = datetime.fromisoformat(item["updated"]).timestamp()
+    return Stored(item["name"], int(item["size"]), modified, tag=item.get("generation"))

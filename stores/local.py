@@ -18,10 +18,12 @@ from ..core.names import is_content_segment
 from ..core.refs import FileEntry
 from ..materializers.files import digest_file
 from .base import ArtifactStore
+from .listing import Stored, object_key
 
 __all__ = ["LocalArtifactStore"]
 
 _CHUNK = 1 << 16
+_TRIES = 10  # to put a content where another is just being collected
 _REMEMBERED = 4096  # folders known not to be links out of the root, so that they are not asked about at every file
 
 
@@ -29,7 +31,8 @@ class LocalArtifactStore(ArtifactStore):
     """Artifacts in a folder, made on the first write.
 
     With ``durable`` (the default) what is committed survives a power cut: every file and folder is flushed (fsync)
-    before the manifest is renamed into place.
+    before the manifest is renamed into place. With ``deduplicate`` equal files are hard links to one; where the file
+    system has none, or no more of them, a file is a copy of its own.
     """
 
     scheme: ClassVar[str] = "file"
@@ -41,8 +44,9 @@ class LocalArtifactStore(ArtifactStore):
         name: str = "default",
         allow_pickle: str = "never",
         durable: bool = True,
+        deduplicate: bool = False,
     ) -> None:
-        super().__init__(name, allow_pickle=allow_pickle, durable=durable)
+        super().__init__(name, allow_pickle=allow_pickle, durable=durable, deduplicate=deduplicate)
         self.base_path = Path(os.path.realpath(os.path.expanduser(base_path)))
         self._root = str(self.base_path)
         self._uri = f"file://{quote(self._root, errors='surrogateescape')}".rstrip("/")
@@ -58,7 +62,8 @@ class LocalArtifactStore(ArtifactStore):
 
     def to_dict(self) -> dict[str, Any]:
         """The store's settings."""
-        return {"type": "local", "name": self.name, "base_path": self._root, "durable": self.durable}
+        settings = {"type": "local", "name": self.name, "base_path": self._root}
+        return {**settings, "durable": self.durable, "deduplicate": self.deduplicate}
 
     def new_staging(self) -> Path:
         """A hidden folder below the root, so that publishing is a rename."""
@@ -81,23 +86,72 @@ class LocalArtifactStore(ArtifactStore):
         """Rename the staging folder to its place; where the content already is, mend what is damaged of it."""
         target = self._place(key)
         try:
-            self._make_folders(os.path.dirname(target))
-            os.rename(staging, target)
-        except OSError:
-            if not os.path.isdir(target):
-                self.discard_staging(staging)
-                raise
-            self._mend(staging, target, files)
+            if self.deduplicate:
+                for entry in files:
+                    self._share(f"{staging}/{entry.path}", entry)
+            self._move(staging, target, files)
+        except BaseException:
+            self.discard_staging(staging)
+            raise
         self._unflushed({f"{target}/{os.path.dirname(entry.path)}" for entry in files} | {os.path.dirname(target)})
+
+    def _move(self, staging: Path, target: str, files: tuple[FileEntry, ...]) -> None:
+        """Rename, or take what is there into use again, which may be collected at this moment: then, once more."""
+        os.utime(staging)  # its age counts from now on, however long ago it was filled
+        for tries in range(_TRIES):
+            try:
+                self._make_folders(os.path.dirname(target))
+                os.rename(staging, target)
+                return
+            except OSError as error:
+                if not os.path.isdir(target):
+                    if not isinstance(error, FileNotFoundError) or tries == _TRIES - 1:
+                        raise
+                    continue
+            try:
+                self._mend(staging, target, files)
+                os.utime(target)  # fails if it has been collected; from now on it is too young for that
+            except FileNotFoundError:
+                if tries == _TRIES - 1:
+                    raise
+            else:
+                self.discard_staging(staging)
+                return
 
     def _mend(self, staging: Path, target: str, files: tuple[FileEntry, ...]) -> None:
         """Replace what is damaged of a content that is there already; each file at once."""
         for entry in files:
             place = Path(target, entry.path)
             if not place.is_file() or digest_file(place) != (entry.size, entry.digest):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(staging / entry.path, place)
-        self.discard_staging(staging)
+                if place.parent != Path(target):
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                aside = f"{target}/{self._temporary()}"
+                os.link(staging / entry.path, aside)
+                os.replace(aside, place)
+
+    def _share(self, file: str, entry: FileEntry) -> None:
+        """Make a file that is about to be published, and all that are equal to it, one."""
+        place = self._place(object_key(entry.digest))
+        aside = f"{file}{self._temporary()}"
+        with suppress(OSError):  # no links here, or no more of them: it stays a copy of its own
+            try:
+                self._link_new(file, place)
+            except FileExistsError:
+                if digest_file(Path(place)) == (entry.size, entry.digest):
+                    os.link(place, aside)
+                    os.replace(aside, file)
+                    if self.durable:
+                        _flush(file)  # whoever wrote it first need not have
+                else:  # damaged: this one takes its place
+                    os.link(file, aside)
+                    os.replace(aside, place)
+
+    def _link_new(self, file: str, place: str) -> None:
+        try:
+            os.link(file, place)
+        except FileNotFoundError:
+            self._make_folders(os.path.dirname(place))
+            os.link(file, place)
 
     def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
         """The folder itself."""
@@ -173,9 +227,62 @@ class LocalArtifactStore(ArtifactStore):
         try:
             os.unlink(target)
         except (IsADirectoryError, PermissionError):
-            shutil.rmtree(target)
+            _remove_folder(target)
         except (FileNotFoundError, NotADirectoryError):
             return
+
+    def stored(self, prefix: str = "") -> Iterator[Stored]:
+        """Every file that starts with the prefix; hard links to one file are the ``same``."""
+        start = prefix.rpartition("/")[0]
+        folders = [start] if not start or self._inside(f"{self._root}/{start}", prefix) else []
+        while folders:
+            folder = folders.pop()
+            try:
+                found = list(os.scandir(f"{self._root}/{folder}"))
+                status = None if found or not folder else os.stat(f"{self._root}/{folder}")
+            except (FileNotFoundError, NotADirectoryError):  # it has been removed since
+                continue
+            if status and f"{folder}/".startswith(prefix):
+                yield Stored(f"{folder}/", 0, status.st_mtime)
+            for item in found:
+                key = f"{folder}/{item.name}" if folder else item.name
+                if not key.startswith(prefix) and not prefix.startswith(f"{key}/"):
+                    continue
+                if item.is_dir(follow_symlinks=False):
+                    folders.append(key)
+                    continue
+                with suppress(FileNotFoundError):
+                    status = item.stat(follow_symlinks=False)
+                    same = (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
+                    yield Stored(key, status.st_size, status.st_mtime, same)
+
+    def collect(self, key: str, before: float) -> bool:
+        """Rename it away, look at its age again, and remove it, or rename it back if it has been taken into use."""
+        target = self._place(key)
+        aside = f"{os.path.dirname(target)}/{self._temporary()}"
+        try:
+            if _newest(target) >= before:
+                return False
+            os.rename(target, aside)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if _newest(aside) < before:
+            _drop(aside)
+            self._prune(os.path.dirname(target))
+            return True
+        with suppress(OSError):  # it is there again, anew
+            os.rename(aside, target) if os.path.isdir(aside) else os.link(aside, target)
+        with suppress(FileNotFoundError):
+            _drop(aside)
+        return False
+
+    def _prune(self, folder: str) -> None:
+        """Remove a folder, and those above it, if nothing is in them. Whoever puts something there makes them anew."""
+        with suppress(OSError):
+            while folder != self._root:
+                os.rmdir(folder)
+                self._sound.discard(folder)
+                folder = os.path.dirname(folder)
 
     def _relative(self, path: str) -> str:
         if not os.path.isabs(path):
@@ -219,11 +326,7 @@ class LocalArtifactStore(ArtifactStore):
         folder = os.path.dirname(target)
         temporary = f"{folder}/{self._temporary()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            fd = os.open(temporary, flags, 0o644)
-        except FileNotFoundError:
-            self._make_folders(folder)
-            fd = os.open(temporary, flags, 0o644)
+        fd = self._open_new(temporary, flags)
         try:
             view = memoryview(data)
             while len(view):
@@ -236,6 +339,16 @@ class LocalArtifactStore(ArtifactStore):
         finally:
             os.close(fd)
         return temporary
+
+    def _open_new(self, place: str, flags: int) -> int:
+        """Open a new file; its folder is made where it is missing, again if it was removed because it was empty."""
+        for _ in range(_TRIES):
+            try:
+                return os.open(place, flags, 0o644)
+            except FileNotFoundError:
+                with suppress(FileNotFoundError):
+                    self._make_folders(os.path.dirname(place))
+        return os.open(place, flags, 0o644)
 
     def _make_folders(self, folder: str) -> None:
         """Make a folder and those above it; flush the parents of the new ones, so that the names last."""
@@ -265,8 +378,37 @@ class LocalArtifactStore(ArtifactStore):
                 _flush(folder)
 
 
+def _newest(place: str) -> float:
+    """When a file, or anything in a folder, was last written. Raises ``FileNotFoundError``."""
+    times = [os.stat(place, follow_symlinks=False).st_mtime]
+    for folder, folders, files in os.walk(place):
+        for name in [*folders, *files]:
+            with suppress(FileNotFoundError):
+                times.append(os.stat(f"{folder}/{name}", follow_symlinks=False).st_mtime)
+    return max(times)
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder, also while another process removes what is in it."""
+    for tries in range(_TRIES):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if not os.path.lexists(folder) or tries == _TRIES - 1:
+                return
+        else:
+            return
+
+
+def _drop(place: str) -> None:
+    if os.path.isdir(place) and not os.path.islink(place):
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        os.unlink(place)
+
+
 def _flush(folder: str) -> None:
-    """Flush a folder's entries to the disk."""
+    """Flush a folder's entries, or a file, to the disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -16,7 +16,8 @@ import shutil
 import tempfile
 import threading
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
@@ -25,8 +26,9 @@ from ..core.errors import ConfigError, IntegrityError, InvalidKey, Problem, Stor
 from ..core.names import MANIFEST, is_content_segment
 from ..core.refs import FileEntry
 from .base import ArtifactStore
+from .listing import Stored, object_key
 
-__all__ = ["PART", "ObjectStore", "all_of", "status_of"]
+__all__ = ["LONGEST_CONNECT", "PART", "ObjectStore", "all_of", "status_of"]
 
 T = TypeVar("T")
 
@@ -34,6 +36,8 @@ PART = 5 << 20  # bytes; what is larger goes up and down in parts of this size, 
 _KEY_LIMIT = 1024  # bytes, on all three
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{2,221}")
 _LONGEST_WAIT = 20.0  # seconds between two tries
+LONGEST_CONNECT = 10.0  # seconds until a server that is there takes a connection
+_CHANGED = 412  # a condition does not hold
 _BEYOND = 416  # a range that begins behind the end
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
@@ -46,9 +50,11 @@ _SECRET = re.compile(r"(?i)([?&](?:sig|signature|token|x-amz-[a-z-]+|x-goog-[a-z
 class ObjectStore(ArtifactStore):
     """Artifacts in a bucket, below ``prefix``. Nothing is contacted before the first use, nor imported.
 
-    A request that fails for a reason that may pass (an overloaded server, a broken connection) is repeated up to
-    ``retries`` times, waiting longer each time; one that is refused raises :class:`~tailrace.StoreError` at once. At
-    most ``concurrency`` requests of a store are under way, each with :data:`PART` bytes at most.
+    A request that fails for a reason that may pass (an overloaded server, a broken connection, no answer for
+    ``timeout`` seconds) is repeated up to ``retries`` times, waiting longer each time; one that is refused raises
+    :class:`~tailrace.StoreError` at once. At most ``concurrency`` requests of a store are under way, each with
+    :data:`PART` bytes at most. With ``deduplicate`` equal files are one object, below ``_objects``; those of an MLflow
+    model, which MLflow reads by itself, are not.
     """
 
     kind: ClassVar[str]
@@ -64,13 +70,17 @@ class ObjectStore(ArtifactStore):
         allow_pickle: str,
         retries: int,
         concurrency: int,
+        timeout: float,
+        deduplicate: bool,
     ) -> None:
-        super().__init__(name, allow_pickle=allow_pickle, durable=False)  # what is staged here need not last
+        # what is staged here need not last
+        super().__init__(name, allow_pickle=allow_pickle, durable=False, deduplicate=deduplicate)
         self.bucket_name = bucket_name
         self.prefix = prefix.strip("/")
         self.endpoint_url = endpoint_url
         self.retries = retries
         self.concurrency = concurrency
+        self.timeout = timeout
         self._root = f"{self.prefix}/" if self.prefix else ""
         self._check()
         self._lock = threading.Lock()
@@ -101,12 +111,15 @@ class ObjectStore(ArtifactStore):
         """Write an object of more than one part from a file; what is there is the old or the new object, whole."""
 
     @abstractmethod
-    async def _list(self, fs: Any, prefix: str) -> list[str]:
-        """The keys of all objects that start with the prefix."""
+    async def _list(self, fs: Any, prefix: str) -> list[Stored]:
+        """All objects whose keys start with the prefix."""
 
     @abstractmethod
-    async def _delete(self, fs: Any, key: str) -> None:
-        """Delete an object; may raise ``FileNotFoundError``."""
+    async def _delete(self, fs: Any, key: str, tag: str | None = None) -> None:
+        """Delete an object; may raise ``FileNotFoundError``. With a ``tag``, only that version, where the server can.
+
+        Then it raises what has the status 412, or ``FileExistsError``, for another version.
+        """
 
     @abstractmethod
     def _broken(self) -> tuple[type[BaseException], ...]:
@@ -129,8 +142,15 @@ class ObjectStore(ArtifactStore):
 
     def to_dict(self) -> dict[str, Any]:
         """The store's settings. There are no secrets among them: credentials come from the environment."""
-        settings = {"type": self.kind, "name": self.name, "bucket": self.bucket_name, "prefix": self.prefix}
-        return {**settings, "endpoint_url": self.endpoint_url, "retries": self.retries, "concurrency": self.concurrency}
+        settings: dict[str, Any] = {
+            "type": self.kind,
+            "name": self.name,
+            "bucket": self.bucket_name,
+            "prefix": self.prefix,
+        }
+        settings |= {"endpoint_url": self.endpoint_url, "retries": self.retries, "concurrency": self.concurrency}
+        settings["timeout"] = self.timeout
+        return {**settings, "deduplicate": self.deduplicate}
 
     def new_staging(self) -> Path:
         """A temporary folder of this machine."""
@@ -142,7 +162,9 @@ class ObjectStore(ArtifactStore):
 
     def put_tree(self, staging: Path, key: str, files: tuple[FileEntry, ...]) -> None:
         """Upload the files. One that is there already is written over: its key is named for its bytes."""
-        places = [(self._place(f"{key}/{entry.path}"), staging / entry.path, entry.size) for entry in files]
+        alone = not self.deduplicate or any(entry.path.rpartition("/")[2] == "MLmodel" for entry in files)
+        named = {f"{key}/{entry.path}" if alone else object_key(entry.digest): entry for entry in files}
+        places = [(self._place(name), staging / entry.path, entry.size) for name, entry in named.items()]
         try:
             self._run("write", key, lambda fs: all_of(self._upload(fs, *place) for place in places))
         finally:
@@ -152,12 +174,17 @@ class ObjectStore(ArtifactStore):
         """A temporary folder with the files; :meth:`release_tree` removes it."""
         directory = Path(tempfile.mkdtemp(prefix="tailrace-"))
         try:
-            places = [(self._place(f"{key}/{entry.path}"), _inside(directory, entry), entry.size) for entry in files]
-            self._run("read", key, lambda fs: all_of(self._download(fs, *place) for place in places))
+            places = [(self._places(key, entry), _inside(directory, entry), entry.size) for entry in files]
+            self._run("read", key, lambda fs: all_of(self._fetch(fs, *place) for place in places))
         except BaseException:
             self.discard_staging(directory)
             raise
         return directory
+
+    def _places(self, key: str, entry: FileEntry) -> list[str]:
+        """Where a file may be: in the artifact's folder, or shared. The one that is likelier comes first."""
+        found = [self._place(f"{key}/{entry.path}"), self._place(object_key(entry.digest))]
+        return found[::-1] if self.deduplicate else found
 
     def release_tree(self, directory: Path, *, lent: bool = False) -> None:
         """Remove the local copy; at the end of the process, if a value may go on reading from it."""
@@ -204,19 +231,55 @@ class ObjectStore(ArtifactStore):
         """The keys that start with the prefix, as they are now."""
         if ".." in prefix.split("/") or prefix.startswith("/"):
             raise InvalidKey(f"The prefix {prefix!r} is not below the store's root.")
-        for key in self._below(prefix):
+        for item in self._below(prefix):
+            key = item.key
             if contents or not any(map(is_content_segment, key.split("/")[:-1])):
                 yield key
 
     def remove(self, key: str) -> None:
         """Remove an object and everything below it."""
         self._remove([key])
-        self._remove(self._below(f"{key}/"))
+        self._remove(item.key for item in self._below(f"{key}/"))
+
+    def stored(self, prefix: str = "") -> Iterator[Stored]:
+        """Every object that starts with the prefix."""
+        return iter(self._below(prefix))
+
+    def collect(self, key: str, before: float) -> bool:
+        """Look at what is there now and remove exactly that, if none of it is too young.
+
+        S3 cannot be told which version is meant: there, an object that is written over with the same bytes between the
+        look and the removal, two requests that follow each other at once, is removed.
+        """
+        found = [item for item in self._below(key) if item.key == key or item.key.startswith(f"{key}/")]
+        if not found or any(item.modified >= before for item in found):
+            return False
+        return self._run("delete", key, lambda fs: self._drop(fs, found))
+
+    async def _drop(self, fs: Any, found: list[Stored]) -> bool:
+        """Remove these versions, each by one request: one that is repeated later may meet another version."""
+        assert self._opened is not None  # noqa: S101  # there is a client, or nobody could ask
+        kept: list[Stored] = []
+
+        async def drop(item: Stored) -> None:
+            try:
+                async with turns:
+                    await self._delete(fs, self._place(item.key), item.tag)
+            except FileNotFoundError:
+                pass
+            except Exception as error:
+                if not isinstance(error, FileExistsError) and status_of(error) != _CHANGED:
+                    raise
+                kept.append(item)
+
+        turns = self._opened[2]
+        await all_of(drop(item) for item in found)
+        return not kept
 
     def delete(self, path: str | os.PathLike[str]) -> None:
         """Delete the artifact at a path and every artifact below it, manifests first. No error if there is none."""
         key = self.key(path)
-        found = self._below(f"{key}/")
+        found = [item.key for item in self._below(f"{key}/")]
         manifests = [item for item in found if item.endswith(f"/{MANIFEST}")]
         self._remove(manifests)
         self._remove({key, *found}.difference(manifests))
@@ -239,6 +302,8 @@ class ObjectStore(ArtifactStore):
                 problems.append(f"endpoint_url holds a secret; credentials come from {self.credentials}")
         if not 0 <= self.retries <= 100:
             problems.append(f"retries is {self.retries}, and goes from 0 to 100")
+        if not 0.1 <= self.timeout <= 3600:
+            problems.append(f"timeout is {self.timeout} s, and goes from 0.1 to 3600")
         if not 1 <= self.concurrency <= 256:
             problems.append(f"concurrency is {self.concurrency}, and goes from 1 to 256")
         if problems:
@@ -352,6 +417,13 @@ class ObjectStore(ArtifactStore):
 
         await self._patiently(put)
 
+    async def _fetch(self, fs: Any, places: Sequence[str], path: Path, size: int) -> None:
+        """Fetch a file from the first of the places that has it; if none has, whoever reads it says so."""
+        for place in places:
+            await self._download(fs, place, path, size)
+            if path.exists():
+                return
+
     async def _download(self, fs: Any, place: str, path: Path, size: int) -> None:
         """Fetch a file in parts. One byte more than it should have is asked for, so that a longer one is noticed."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -371,10 +443,11 @@ class ObjectStore(ArtifactStore):
             except FileNotFoundError:
                 path.unlink()  # whoever reads it says which one is missing
 
-    def _below(self, prefix: str) -> list[str]:
+    def _below(self, prefix: str) -> list[Stored]:
         place = f"{self._root}{prefix}"
         found = self._run("list", prefix, lambda fs: self._patiently(self._list, fs, place))
-        return [key[len(self._root) :] for key in found if not key.endswith("/")]  # "folders" of a web console's
+        start = len(self._root)  # without the "folders" of a web console's
+        return [replace(item, key=item.key[start:]) for item in found if not item.key.endswith("/")]
 
     def _remove(self, keys: Iterable[str]) -> None:
         places = [self._place(key) for key in keys]
@@ -409,7 +482,10 @@ class ObjectStore(ArtifactStore):
         elif status in {301, 307, 400}:
             advice = "Check the bucket's region and the endpoint_url."
         elif self._passes(error):
-            advice = f"It was tried {self.retries + 1} times. Check the network and the endpoint, or raise `retries`."
+            advice = (
+                f"It was tried {self.retries + 1} times. Check the network and the endpoint, or raise `retries` or "
+                "`timeout`."
+            )
         else:
             advice = "What the store held before is intact."
         return f"{what}: {reason}. {advice}"

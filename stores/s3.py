@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from .object_store import PART, ObjectStore, all_of, status_of
+from .listing import Stored
+from .object_store import LONGEST_CONNECT, PART, ObjectStore, all_of, status_of
 
 __all__ = ["S3ArtifactStore"]
 
@@ -18,7 +19,8 @@ _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
 class S3ArtifactStore(ObjectStore):
     """Artifacts in an S3 bucket. Credentials come from the environment, the profile or the machine's role.
 
-    ``endpoint_url`` is that of a compatible server. See :class:`ObjectStore` for ``retries`` and ``concurrency``.
+    ``endpoint_url`` is that of a compatible server. See :class:`ObjectStore` for ``retries``, ``concurrency``
+    and ``deduplicate``.
     """
 
     scheme: ClassVar[str] = "s3"
@@ -36,6 +38,8 @@ class S3ArtifactStore(ObjectStore):
         allow_pickle: str = "never",
         retries: int = 5,
         concurrency: int = 16,
+        timeout: float = 60.0,
+        deduplicate: bool = False,
     ) -> None:
         self.region = region
         super().__init__(
@@ -46,6 +50,8 @@ class S3ArtifactStore(ObjectStore):
             allow_pickle=allow_pickle,
             retries=retries,
             concurrency=concurrency,
+            timeout=timeout,
+            deduplicate=deduplicate,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,8 +67,8 @@ class S3ArtifactStore(ObjectStore):
             client_kwargs={"region_name": self.region} if self.region else {},
             config_kwargs={
                 "retries": {"total_max_attempts": 1},
-                "connect_timeout": 10,
-                "read_timeout": 60,
+                "connect_timeout": min(self.timeout, LONGEST_CONNECT),
+                "read_timeout": self.timeout,
                 "max_pool_connections": self.concurrency,
             },
             use_listings_cache=False,
@@ -129,11 +135,14 @@ class S3ArtifactStore(ObjectStore):
             if head["ContentLength"] != size:
                 raise
 
-    async def _list(self, fs: Any, prefix: str) -> list[str]:
+    async def _list(self, fs: Any, prefix: str) -> list[Stored]:
         found = fs._iterdir(self.bucket_name, delimiter="", prefix=prefix)
-        return [item["Key"].partition("/")[2] async for item in found]
+        return [
+            Stored(item["Key"].partition("/")[2], item["Size"], item["LastModified"].timestamp())
+            async for item in found
+        ]
 
-    async def _delete(self, fs: Any, key: str) -> None:
+    async def _delete(self, fs: Any, key: str, tag: str | None = None) -> None:
         await fs._call_s3("delete_object", Bucket=self.bucket_name, Key=key)
 
     def _broken(self) -> tuple[type[BaseException], ...]:

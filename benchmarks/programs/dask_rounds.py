@@ -13,6 +13,7 @@ from measure import alternate
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
 from prefect_dask import DaskTaskRunner
 
 from tailrace import pipeline, step
@@ -36,7 +37,8 @@ def wide(items: list[int]) -> None:
 
 def main(rounds: int, tasks: int) -> None:
     options: dict[str, Any] = {"n_workers": 4, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(**options) as cluster:
+    # One server for all: without one that is named, each worker would start its own for bare tasks.
+    with prefect_test_harness(server_startup_timeout=120), LocalCluster(**options) as cluster:
         runner = DaskTaskRunner(address=cluster.scheduler_address)
 
         @flow(task_runner=runner, validate_parameters=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ...core.refs import ArtifactRef, Manifest, Run
@@ -23,5 +24,12 @@ class Registry(Protocol):
         There is one, in however many processes and however often this is called. It points at bytes that exist, and
         carries the artifact's id and digest and the user's version. ``tracker_run`` is the tracker's run, where there
         is one. Raises :class:`~tailrace.DestinationError` when the registry refuses.
+        """
+        ...
+
+    def registered(self) -> Iterable[tuple[str, str]]:
+        """The URI and the content's digest of every artifact that a version points at: none of them is garbage.
+
+        Raises :class:`~tailrace.DestinationError` when the registry cannot be asked.
         """
         ...

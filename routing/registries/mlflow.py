@@ -69,6 +69,19 @@ class MlflowRegistry:
                 _delete(client, version)
             return name, str(first.version)
 
+    def registered(self) -> list[tuple[str, str]]:
+        """The URI and content digest of every version that one of our runs has registered."""
+        found: list[tuple[str, str]] = []
+        with self._backend.client("asking what is registered") as client:
+            token = None
+            while True:
+                page = client.search_model_versions(page_token=token)
+                named = ((version.tags.get("tailrace.uri"), version.tags.get("tailrace.digest")) for version in page)
+                found += ((uri, digest) for uri, digest in named if uri and digest)
+                token = page.token
+                if not token:
+                    return found
+
     def _versions(self, client: MlflowClient, name: str, ref: ArtifactRef) -> list[ModelVersion]:
         found = client.search_model_versions(f"tags.`{_KEY}` = '{_key_of(ref)}'")
         return [version for version in found if version.name == name]

@@ -73,6 +73,15 @@ def test_delays_that_grow_are_waited_for_one_after_the_other(mapped: bool) -> No
     assert waited == [1, 10, 100, 100]
 
 
+@MAPPED
+def test_delays_with_jitter_differ_from_retry_to_retry(mapped: bool) -> None:
+    task = made(mapped=mapped, retries=1, retry_delay=100, retry_jitter=0.2)
+    assert scheduled(task).has_retry_policy
+    waited = {task.retry_policy.evaluate(OSError(), 1, 1).retry_delay.total_seconds() for _ in range(20)}
+    assert len(waited) > 1
+    assert all(80 <= seconds <= 120 for seconds in waited)
+
+
 def test_a_timeout_is_the_tasks_own_and_of_a_mapped_step_each_items() -> None:
     assert made(timeout=90).execution_timeout == timedelta(seconds=90)
     assert made(mapped=True, timeout=90).execution_timeout is None  # a task may have several items

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from tailrace.catalog.index import Catalog
@@ -21,6 +20,7 @@ from tailrace.materializers.files import digest_bytes
 from tailrace.stores.base import ArtifactStore
 from tailrace.stores.layout import default_path
 from tailrace.stores.local import LocalArtifactStore
+from tailrace.stores.manifests import dumped
 
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -129,7 +129,7 @@ class Lab:
                 **labels,
             }
         )
-        written = orjson.dumps(manifest.to_dict())
+        written = dumped(manifest)
         place.replace(f"{key}/{MANIFEST}", written)
         return ArtifactRef(manifest.id, place.uri(key), digest, digest_bytes(written), manifest.type, manifest.name)
 

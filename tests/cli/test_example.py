@@ -13,7 +13,7 @@ import pytest
 from .conftest import Cli
 
 ROOT = Path(__file__).parents[2]
-OUTPUTS = ["candidate", "candidate", "candidate", "data", "metrics", "model", "report", "test", "train"]
+OUTPUTS = ["candidate", "candidate", "candidate", "data", "metrics", "model", "report", "test", "train", "tree"]
 
 pytestmark = pytest.mark.xdist_group("prefect")
 

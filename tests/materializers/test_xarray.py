@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as npst
 from xarray.indexes import RangeIndex
 
 from tailrace import Dataset
+from tailrace.core.errors import AssetError
 from tailrace.materializers.files import FileWriter
 from tailrace.materializers.identical import difference
 from tailrace.materializers.registry import save
@@ -195,3 +196,14 @@ def test_a_dataset_of_ours_knows_one_of_xarrays() -> None:
     dataset = Dataset(PLAIN, "weather")
     assert dataset.format == "xarray"
     assert dataset.schema == {"air": "float64", "scalar": "int64", "objects": "object"}
+
+
+def test_a_dataset_is_split_along_the_dimension_that_comes_first() -> None:
+    data = xr.Dataset({"a": ("x", np.arange(10)), "b": (("x", "y"), np.ones((10, 3)))}, {"x": list("abcdefghij")})
+    train, test = Dataset(data, "grid").split(0.7)
+    assert (len(train), len(test), train.name) == (7, 3, "grid-train")
+    assert xr.concat([train.data, test.data], "x").sortby("x").identical(data)
+    assert [len(part) for part in Dataset(data["b"]).split()] == [8, 2]
+    assert [len(part) for part in Dataset(data.isel(x=[0])).split(0.3)] == [0, 1]
+    with pytest.raises(AssetError, match="cannot be split"):
+        Dataset(xr.Dataset({"a": ("x", [1]), "b": ("y", [2])})).split()

@@ -15,7 +15,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NOT_PACKAGES = {"benchmarks", "build", "dags", "docs", "flows", "tests"}
-OPTIONAL = {"airflow", "xgboost"}  # libraries whose modules need an extra that is not in `all`
+OPTIONAL = {
+    "airflow",
+    "datasets",
+    "keras",
+    "tensorflow",
+    "torch",
+    "transformers",
+    "xgboost",
+}  # libraries whose modules need an extra that is not in `all`
 
 IMPORT_ALL = """
 import importlib, json, pkgutil, sys, tailrace

@@ -195,6 +195,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "retries": 2,
             "concurrency": 16,
             "timeout": 60.0,
+            "deduplicate": False,
             "region": "eu-west-1",
         },
         "g": {
@@ -206,6 +207,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "retries": 5,
             "concurrency": 16,
             "timeout": 60.0,
+            "deduplicate": False,
             "project": "water",
         },
         "a": {
@@ -217,6 +219,7 @@ def test_a_bucket_is_a_store_with_its_settings() -> None:
             "retries": 5,
             "concurrency": 4,
             "timeout": 60.0,
+            "deduplicate": False,
             "account": "salt",
         },
     }

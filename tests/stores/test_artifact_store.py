@@ -326,3 +326,6 @@ def test_a_store_is_built_from_a_uri(uri: str, root: str) -> None:
 def test_an_unknown_scheme_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="unknown scheme 'ftp'; known: az://, file://, gs://, memory://, s3://"):
         build_artifact_store("ftp://host/x")
+    with pytest.raises(ConfigError, match="unknown scheme 'ftp'") as told:
+        build_artifact_store("ftp://user:secret@host/x")
+    assert "secret" not in str(told.value)

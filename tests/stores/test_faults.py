@@ -106,19 +106,8 @@ def test_a_download_that_is_cut_is_made_again(value: bytes, turn: int, proxy: Fa
     assert proxy.hits == 2
 
 
-def test_an_answer_that_never_comes_is_asked_for_again(
-    turn: int, proxy: FaultProxy, opened: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import s3fs
-
-    client = s3fs.S3FileSystem
-
-    def impatient(**options: Any) -> Any:
-        options["config_kwargs"] |= {"connect_timeout": 1, "read_timeout": 1}  # the store's own is a minute
-        return client(**options)
-
-    monkeypatch.setattr(s3fs, "S3FileSystem", impatient)
-    store = opened()
+def test_an_answer_that_never_comes_is_asked_for_again(turn: int, proxy: FaultProxy, opened: Opened) -> None:
+    store = opened(timeout=1)
     proxy.fault("black hole", times=1)
     begin = time.monotonic()
     store.save(SMALL, "a")

@@ -1,0 +1,88 @@
+"""Collecting garbage at size: 100,000 artifacts of 2,000 runs in a folder; a tenth have an old content beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from measure import Bench, Row, process, row
+
+from tailrace import LocalArtifactStore
+from tailrace.catalog.journal import Journal, RunEnd, RunRecord
+from tailrace.core.names import MANIFEST
+from tailrace.core.refs import FileEntry, Manifest, Producer, Run, artifact_id
+from tailrace.stores.layout import default_path
+from tailrace.stores.manifests import dumped
+
+__all__ = ["rows"]
+
+_ARTIFACTS = 100_000
+_RUNS = 2_000
+_NEW, _OLD = "content-00000000000000aa", "content-00000000000000bb"
+
+_COLLECT = """
+import json, resource, sys, time
+from tailrace import LocalArtifactStore
+from tailrace.catalog.gc import Collector
+from tailrace.catalog.retention import Retention
+
+folder, keep = sys.argv[1].split("|")
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+begin = time.perf_counter()
+rule = Retention(keep_last=int(keep)) if keep else None
+collector = Collector({"default": LocalArtifactStore(folder)}, grace=0, rule=rule)
+found = collector.find()
+middle = time.perf_counter()
+removed = len(collector.remove(found).items)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([middle - begin, time.perf_counter() - middle, removed, peak / 1024, (peak - base) / 1024]))
+"""
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """Finding and removing the orphans, then with a rule that lets half of the artifacts go."""
+    store = bench.folder / "gc" / "store"
+    store.mkdir(parents=True)
+    _make(store)
+    for what, keep in (("orphans", ""), ("keep-last", str(_RUNS // 2))):
+        _, said = process(bench.python, _COLLECT, store.parent, given=f"{store}|{keep}")
+        found, removed, count, peak, more = json.loads(said)
+        yield row(f"gc of {_ARTIFACTS:,}, {what}: finding", [found], "s")
+        yield row(f"gc of {_ARTIFACTS:,}, {what}: removing {count:,}", [removed], "s")
+        yield row(f"gc of {_ARTIFACTS:,}, {what}: peak memory ({more:.0f} MB above the start)", [peak], "MB")
+
+
+def _make(folder: Path) -> None:
+    """Manifests and contents as a store writes them, without a store, which would take minutes."""
+    store = LocalArtifactStore(folder, durable=False)
+    started = datetime.now(UTC)
+    for number in range(_RUNS):
+        run = Run(f"run{number}", "pipeline", "project", started, "local", "inline", root="")
+        journal, _ = Journal.open(store, RunRecord(run, "plan"))
+        journal.close(RunEnd("completed", started.isoformat(), 1.0), [])
+        for index in range(_ARTIFACTS // _RUNS):
+            key = default_path("project", started, run.run_id, f"step{index}", "out")
+            for content in (_NEW, _OLD) if index % 10 == 0 else (_NEW,):
+                place = folder / key / content
+                place.mkdir(parents=True)
+                (place / "data.json").write_bytes(b"{}")
+            (folder / key / MANIFEST).write_bytes(dumped(_manifest(run, index)))
+
+
+def _manifest(run: Run, index: int) -> Manifest:
+    by = Producer(run.project, run.pipeline, f"step{index}", "out", run.run_id)
+    digest = f"blake3:{index:064x}"
+    return Manifest(
+        artifact_id(run.project, run.run_id, by.step, "out"),
+        f"out{index}",
+        "dict",
+        "json",
+        1,
+        digest,
+        _NEW,
+        (FileEntry("data.json", 2, digest),),
+        run.started.isoformat(),
+        producer=by,
+    )

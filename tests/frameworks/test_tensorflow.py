@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow", reason="the extra tensorflow is not installed")
+
+from tailrace import Dataset, MaterializationError, PickleNotAllowed  # noqa: E402
+from tailrace.materializers.testing import check_refused, check_round_trip, restored  # noqa: E402
+
+from . import made  # noqa: E402
+from .made import digests, digests_of_another_process, loaded_with, saved_in  # noqa: E402
+
+VALUES = made.tensorflow()
+STREAMS = ["range", "batches", "nested", "filtered"]
+
+
+def same(one: Any, other: Any) -> bool:
+    facts = [(type(each), each.dtype, each.shape.as_list(), np.asarray(each.numpy()).tolist()) for each in (one, other)]
+    return repr(facts[0]) == repr(facts[1])
+
+
+def elements(stream: Any) -> Any:
+    return [tf.nest.map_structure(lambda part: np.asarray(part).tolist(), item) for item in stream.as_numpy_iterator()]
+
+
+def same_stream(one: Any, other: Any) -> bool:
+    return one.element_spec == other.element_spec and elements(one) == elements(other)
+
+
+@pytest.mark.parametrize("name", [name for name in VALUES if name not in STREAMS])
+def test_a_tensor_comes_back_with_the_same_bytes(name: str) -> None:
+    check_round_trip(VALUES[name](), equal=same)
+
+
+def test_a_variable_keeps_its_name_shape_and_flag() -> None:
+    found = restored(VALUES["variable"]())
+    assert (found.name, found.trainable, found.shape.as_list()) == ("w:0", False, [None, 2])
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_comes_back_with_its_elements_and_their_form(name: str) -> None:
+    check_round_trip(VALUES[name](), equal=same_stream)
+
+
+def test_the_number_of_elements_is_known_afterwards() -> None:
+    assert int(restored(VALUES["filtered"]()).cardinality()) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "mentions"),
+    [
+        (lambda: tf.data.Dataset.range(3).repeat(), "take(n)"),
+        (lambda: tf.data.Dataset.from_tensors(tf.ragged.constant([[1], [2, 3]])), "Ragged"),
+        (lambda: tf.sparse.from_dense([[0, 1]]), "SparseTensor"),
+    ],
+)
+def test_what_has_no_exact_form_is_refused(make: Any, mentions: str) -> None:
+    check_refused(make(), mentions)
+
+
+def test_another_process_writes_the_same_bytes() -> None:
+    assert digests_of_another_process("tensorflow") == digests("tensorflow")
+
+
+def test_the_metadata_are_those_of_the_stream(tmp_path: Path) -> None:
+    assert saved_in(tmp_path / "stream", VALUES["range"]())[0].metadata["rows"] == 5
+    assert Dataset(VALUES["range"]()).format == "tf.data"
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 64, b"\x80\x04cos\nsystem\n"])
+def test_records_that_are_none_are_an_error(content: bytes, tmp_path: Path) -> None:
+    saved, _ = saved_in(tmp_path / "stream", VALUES["range"]())
+    with pytest.raises((MaterializationError, tf.errors.OpError)):
+        elements(loaded_with(tmp_path / "stream", saved, {"elements.tfrecord": content}))
+
+
+class Scaled(tf.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = tf.Variable(2.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32)])  # type: ignore[untyped-decorator]
+    def __call__(self, x: Any) -> Any:
+        return x * self.factor
+
+
+def test_a_saved_model_is_a_program_and_needs_permission(tmp_path: Path) -> None:
+    data = tf.ones([1, 3])
+    check_refused(Scaled(), "allow_pickle", "Keras")
+    found = check_round_trip(
+        Scaled(),
+        equal=lambda one, other: bool(tf.reduce_all(one(data) == other(data))),
+        allow_pickle="fallback",
+        deterministic=False,
+    )
+    assert found.factor.numpy() == 2.0
+    saved, _ = saved_in(tmp_path / "model", Scaled(), allow_pickle="always")
+    with pytest.raises(PickleNotAllowed):
+        loaded_with(tmp_path / "model", saved, {})
+
+
+def test_mlflow_runs_a_saved_model(tmp_path: Path) -> None:
+    import mlflow.pyfunc
+
+    saved_in(tmp_path / "model", Scaled(), allow_pickle="always")
+    found = mlflow.pyfunc.load_model(str(tmp_path / "model")).predict(np.ones((1, 3), "f4"))
+    assert np.asarray(found).tolist() == [[2.0, 2.0, 2.0]]
