@@ -68,8 +68,8 @@ def build_flow(
     plan: Plan, *, variable: str, module: str, name: str, options: Mapping[str, Any], pages: bool = True
 ) -> Flow[..., Any]:
     """The flow of a plan, whose function a deployment finds as ``variable`` of ``module``."""
-    lineage = task_lineage(plan) if pages else {}
-    tasks = {node.name: make_task(plan, node, pages=lineage.get(node.name)) for node in plan.nodes}
+    lineage = task_lineage(plan.tasks) if pages else {}
+    tasks = {node.name: make_task(plan.tasks, node, pages=lineage.get(node.name)) for node in plan.tasks.nodes}
 
     def body(**given: Any) -> str:
         return _run(plan, tasks, given, pages)  # `serve` sends this to another process, by value, with what it names
@@ -98,7 +98,7 @@ def _run(plan: Plan, tasks: Mapping[str, Task[..., Any]], given: dict[str, Any],
     )
     closed = closing(plan, run)
     with listening(run.run_id, here.on_event if here else None), run_pages(plan, run, closed, pages) as results:
-        run_tasks(plan, run, tasks)
+        run_tasks(plan.tasks, run, tasks)
     if here:
         here.results += results
     return run.run_id

@@ -22,7 +22,8 @@ from ...catalog.journal import Journal
 from ...core.plan import Node, Plan
 from ...core.refs import Run
 from ..events import StepEvent, emit, is_heard
-from ..runtime import router_for, skip_step
+from ..runtime import router_for
+from ..task import skip_task
 from .runners import in_flight, is_away, stopping, to_workers
 from .tasks import Given, refs_of
 
@@ -96,7 +97,7 @@ class _Submission:
         """Whether the node has tasks to run, now that all has ended that it takes from."""
         upstream = next((name for name in node.upstream if name in self._lost), None)
         if upstream is not None:
-            skip_step(self.run, node.name, f"upstream step {upstream!r} failed")
+            skip_task(self.run, node, f"upstream step {upstream!r} failed")
             self._lost.add(node.name)
             return False
         try:
@@ -109,7 +110,7 @@ class _Submission:
             self._results[node.name] = self._ids[node.name] = [] if length == 0 else None
             if length is None:
                 source = self.plan.skipped_source(node, self._results)
-                skip_step(self.run, node.name, f"upstream step {source!r} was skipped")
+                skip_task(self.run, node, f"upstream step {source!r} was skipped")
             return False
         self._ids[node.name] = [None] * length if node.mapped else None
         rest: list[int | None] = list(reversed(range(length))) if node.mapped else [None]

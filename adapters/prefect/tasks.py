@@ -23,7 +23,8 @@ from ...core.plan import Node, Plan
 from ...core.refs import ArtifactRef, Run
 from ..events import StepEvent, emit
 from ..interrupt import Interruptible
-from ..runtime import run_step, time_out
+from ..runtime import time_out
+from ..task import run_task
 from .assets import TaskLineage
 from .pages import task_page
 from .sending import packed, unpacked
@@ -55,7 +56,7 @@ class Given:
 
 
 class StepTask:
-    """The function of a Prefect task: one step of a plan.
+    """The function of a Prefect task: one node of a plan of tasks.
 
     It can be sent to another process, with as much of the plan as the step needs; it is ``away`` then, and kept there
     for the next task of the step.
@@ -83,7 +84,7 @@ class StepTask:
             emit(StepEvent("retrying", self.node, index, run.run_id, message=f"attempt {attempt}"))
         try:
             with WORKING.working(run.run_id):
-                done = run_step(self.plan, self.node, run, given.refs)
+                done = run_task(self.plan, node, run, given.refs)
         except StepSkipped as skipped:
             return Completed(name="Skipped", message=str(skipped))
         except asyncio.CancelledError as error:  # how Prefect stops the thread of a step that is overdue
@@ -143,7 +144,7 @@ def make_task(plan: Plan, node: Node, *, pages: TaskLineage | None = None) -> Ta
         "name": node.name,
         "task_run_name": f"{node.name}-{{index}}" if node.mapped else node.name,
         "tags": {*step.tags, *((step.pool,) if step.pool else ())},
-        "retries": step.retries,
+        "retries": 0 if node.members else step.retries,  # each member has its own
         "retry_delay_seconds": list(step.delays) or None,
         "retry_jitter_factor": step.retry_jitter or None,
         "timeout_seconds": step.timeout,
