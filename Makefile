@@ -66,7 +66,7 @@ endif
 # What `pip install tailrace` gives: the newest Prefect, and no Airflow.
 NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
 newest:
-	$(MAKE) test $(NEWEST) ARGS="$(BESIDE) tests/adapters tests/cli $(ARGS)"
+	$(MAKE) test $(NEWEST) ARGS="$(BESIDE) tests/adapters tests/cli tests/prefect $(ARGS)"
 
 # A deployment whose tasks run in a Celery worker, through a Redis.
 test-celery: export AIRFLOW_TEST_EXECUTOR = CeleryExecutor

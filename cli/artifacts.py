@@ -59,14 +59,16 @@ def ls(
 @app.command()
 def show(
     artifact: ArtifactId,
-    preview: Annotated[bool, typer.Option(help="Look into its files, verified: the first rows, a text's head.")] = True,
+    no_preview: Annotated[
+        bool, typer.Option("--no-preview", help="Only what is known, without a look into the files.")
+    ] = False,
     stack: Stack = None,
     config: Config = None,
     json: AsJson = False,
 ) -> None:
     """Show an artifact: its manifest, a preview, what it was made from, and what was made from it."""
     from .catalog import opened
-    from .preview import preview as look
+    from .preview import preview
     from .show import console, print_json
 
     with opened(stack, config) as catalog:
@@ -77,10 +79,10 @@ def show(
         }
     store, manifest = _located(row, stack, config)
     if json:
-        seen = {"preview": look(store, manifest, row.uri)} if preview else {}
+        seen = {} if no_preview else {"preview": preview(store, manifest, row.uri)}
         print_json({**row.to_dict(), "manifest": manifest.to_dict(), **seen, **near})
     else:
-        _show(console(), row, manifest, near, lambda: look(store, manifest, row.uri) if preview else {})
+        _show(console(), row, manifest, near, lambda: {} if no_preview else preview(store, manifest, row.uri))
 
 
 def _show(

@@ -87,6 +87,8 @@ def _row(plan: Plan, node: Node, output: Output, stack: StackOf, run_id: str | N
         "registry": route.registry,
         "deployer": route.deployer,
         "gate": route.gate or None,
+        "format": route.format,
+        "compression": route.compression,
         "on_error": route.on_error,
         "rule": route.rule,
     }
@@ -132,6 +134,7 @@ def _show(out: Any, row: dict[str, Any], stack: StackOf) -> None:
         ("  tracker", row["tracker"]),
         ("  registry", row["registry"]),
         ("  deployer", row["deployer"] and f"{row['deployer']}, {row['gate']}"),
+        ("  tables as", ", ".join(filter(None, (row["format"], row["compression"])))),
         ("  on error", "warn" if row["on_error"] == "warn" else ""),
         ("  rule", row["rule"]),
     ]

@@ -95,6 +95,8 @@ def _file(manifest: Manifest) -> str | None:
 def _table(files: FileReader, name: str, manifest: Manifest) -> Preview:
     """The first rows; of the file no more columns are read, and of Parquet no more pages."""
     path = files.path(name)
+    if path.suffix == ".csv":
+        return _head(path)
     columns, data = _of_parquet(path) if path.suffix == ".parquet" else _of_arrow(path)
     rows = zip(*([_arrow_cell(item) for item in column] for column in data), strict=True)
     return _rows(columns, rows)

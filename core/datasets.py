@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self
 from .asset import Asset
 from .detect import column_statistics, dataset_columns, dataset_format, dataset_rows, dataset_schema
 from .errors import AssetError, MissingExtra
+from .forms import FORMATS, Form
 
 __all__ = ["Dataset", "FeatureSet"]
 
@@ -21,12 +22,14 @@ __all__ = ["Dataset", "FeatureSet"]
 class Dataset(Asset):
     """Data of any library, or the path of a file or folder (which is then what is stored).
 
-    ``format`` (see :func:`~tailrace.core.detect.dataset_format`), ``schema`` (columns and their types) and
-    ``statistics`` (``rows``, ``columns``) are detected when they are not given, without a pass over the data.
+    ``format="parquet"``, ``"arrow"`` or ``"csv"`` says in which file format a frame or table is stored, and
+    ``compression`` (``zstd``, ``snappy``, ``lz4``, ``none``) how; one that would change a value is refused when it is
+    stored. Otherwise ``format`` (see :func:`~tailrace.core.detect.dataset_format`), ``schema`` (columns and their
+    types) and ``statistics`` (``rows``, ``columns``) are detected when they are not given, without reading the data.
     ``statistics=True`` reads all data and adds per column missing values, minimum, maximum, mean, deviation, distinct.
     """
 
-    fields: ClassVar[tuple[str, ...]] = ("format", "schema", "statistics")
+    fields: ClassVar[tuple[str, ...]] = ("format", "schema", "statistics", "compression")
 
     def __init__(
         self,
@@ -35,10 +38,16 @@ class Dataset(Asset):
         format: str | None = None,
         schema: Mapping[str, Any] | None = None,
         statistics: Mapping[str, Any] | bool | None = None,
+        *,
+        compression: str | None = None,
         **common: Any,
     ) -> None:
         super().__init__(data, name, **common)
+        self.compression = compression
         self.format = format or dataset_format(self.data)
+        problem = self.form.problem()
+        if problem:
+            raise AssetError(f"{self!r}: {problem}")
         self.schema = dataset_schema(self.data) if schema is None else dict(schema)
         if isinstance(statistics, Mapping):
             self.statistics = dict(statistics)
@@ -46,6 +55,12 @@ class Dataset(Asset):
             self.statistics = self._count()
             if statistics and (details := column_statistics(self.data)):
                 self.statistics["by_column"] = details
+
+    @property
+    def form(self) -> Form:
+        """The file format and compression that were chosen for the data, not those that were detected."""
+        chosen = self.format in FORMATS and not isinstance(self.data, Path) and self.format != dataset_format(self.data)
+        return Form(self.format if chosen else None, self.compression)
 
     def _accept(self, data: Any) -> Any:
         if data is None or isinstance(data, bool | int | float | complex | bytes):

@@ -220,7 +220,7 @@ class Route:
 
     ``store`` is a name in the stack, ``path`` a key below that store's root. ``tracker``, ``registry`` and
     ``deployer`` are the component's type, or ``None`` where the output does not go there. ``gate`` says under which
-    condition a model is deployed. ``rule`` names what decided.
+    condition a model is deployed. ``rule`` names what decided. ``format`` and ``compression`` are for tables.
     """
 
     type: str
@@ -232,6 +232,8 @@ class Route:
     gate: str = ""
     on_error: str = "fail"
     rule: str = "built-in"
+    format: str | None = None
+    compression: str | None = None
 
 
 def artifact_id(project: str, run_id: str, step: str, output: str, map_index: int | None = None) -> str:

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.errors import MaterializationError
+from ..core.forms import Form
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 from .limits import by_column, finite, limits
 
-__all__ = ["ArrowMaterializer", "ipc_schema", "read_ipc", "read_ipc_columns", "write_ipc"]
+__all__ = ["ArrowMaterializer", "clean", "ipc_schema", "read_ipc", "read_ipc_columns", "write_ipc"]
 
 _SHOWN_COLUMNS = 1000
 
@@ -35,12 +36,21 @@ class ArrowMaterializer:
         """The kind of object and its schema. Raises MaterializationError for what IPC cannot hold."""
         kind = _kind(value)
         table = _as_table(value, kind)
-        write_ipc(files, table)
-        return {"kind": kind, "schema": str(table.schema.remove_metadata())}
+        spec = {"kind": kind, "schema": str(table.schema.remove_metadata())}
+        form = files.form_of_table() if kind == "Table" else Form()
+        if form.format in (None, "arrow"):
+            write_ipc(files, table, compression=form.compressed("arrow"))
+            return {**spec, **form.said("arrow")}
+        from .table_file import write_table
+
+        if form.format == "csv" and (table.schema.metadata or any(map(_says_more, table.schema))):
+            raise MaterializationError("csv has no place for its schema's metadata. Choose format='parquet'")
+        write_table(files, table, form)
+        return {**spec, "format": form.format, **form.said(form.format)}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The object, over the verified bytes, without a copy."""
-        table = read_ipc(files)
+        table = _read(files, spec)
         _check_schema(table.schema, spec)
         if spec["kind"] == "Table":
             return table
@@ -57,6 +67,10 @@ class ArrowMaterializer:
         """These columns of a Table or RecordBatch; of one name that several columns have, all."""
         if spec["kind"] not in ("Table", "RecordBatch"):
             raise MaterializationError(f"it is a {spec['kind']}, which has no columns to choose from")
+        if "format" in spec:
+            table = self.load(files, spec)
+            check_columns(columns, table.column_names)
+            return table.select(columns)
         path = files.path("data.arrow")
         schema = ipc_schema(path)
         _check_schema(schema, spec)
@@ -82,20 +96,39 @@ class ArrowMaterializer:
         return about | by_column(found)
 
 
-def write_ipc(files: FileWriter, table: pa.Table, *, streamed: bool = False) -> None:
+def write_ipc(files: FileWriter, table: pa.Table, *, streamed: bool = False, compression: str | None = None) -> None:
     """Write ``data.arrow``: the same bytes for equal tables, and nothing of the memory around a slice.
 
     It is in Arrow's file format, or in the other one, for streams, which Hugging Face reads.
     """
-    table = table.combine_chunks()
-    columns = [column if _is_clean(column) else _copied(column) for column in table.columns]
-    clean = pa.Table.from_arrays(columns, schema=table.schema) if columns else table
+    table = clean(table)
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
     try:
         new = pa.ipc.new_stream if streamed else pa.ipc.new_file
-        with files.open("data.arrow") as stream, new(stream, clean.schema) as writer:
-            writer.write_table(clean)
+        with files.open("data.arrow") as stream, new(stream, table.schema, options=options) as writer:
+            writer.write_table(table)
     except pa.ArrowException as error:
         raise MaterializationError(f"Arrow's file format does not hold it: {error}") from error
+
+
+def _read(files: FileReader, spec: Mapping[str, Any]) -> pa.Table:
+    if "format" not in spec:
+        return read_ipc(files)
+    from .table_file import read_table
+
+    return read_table(files, spec["format"])[0]
+
+
+def _says_more(field: pa.Field) -> bool:
+    """Whether a field has more than a name and a type that text can be read as."""
+    return bool(field.metadata) or not field.nullable or pa.types.is_dictionary(field.type)
+
+
+def clean(table: pa.Table) -> pa.Table:
+    """The table in one piece, without what lies around slices and under nulls: of equal tables the same memory."""
+    table = table.combine_chunks()
+    columns = [column if _is_clean(column) else _copied(column) for column in table.columns]
+    return pa.Table.from_arrays(columns, schema=table.schema) if columns else table
 
 
 def read_ipc(files: FileReader) -> pa.Table:

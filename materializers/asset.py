@@ -9,12 +9,30 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ..core.assets import Asset
+from ..core.datasets import Dataset
 from ..core.errors import MaterializationError
+from ..core.forms import Form
 from ..core.typenames import asset_named, type_name
 from .base import LoadMember, SaveMember, Spec
 from .files import FileReader, FileWriter
 
-__all__ = ["AssetMaterializer"]
+__all__ = ["AssetMaterializer", "check_chosen", "chosen_form"]
+
+
+def chosen_form(value: Any) -> Form | None:
+    """The form that a Dataset chose for what it holds; None of anything else."""
+    form = value.form if isinstance(value, Dataset) else Form()
+    return form if form != Form() else None
+
+
+def check_chosen(form: Form | None, files: FileWriter, data: Any) -> None:
+    """Raise MaterializationError when a form was chosen for what is no table, and was stored in another one."""
+    if form is not None and not files.has_table:
+        raise MaterializationError(
+            f"A file format or compression ({form.format or form.compression}) was chosen for a "
+            f"{type_name(type(data))}, which is no table. Give the Dataset a frame of pandas or polars or a table of "
+            "Arrow, or leave it out."
+        )
 
 
 class AssetMaterializer:
@@ -31,11 +49,11 @@ class AssetMaterializer:
     def save_with(self, value: Asset, files: FileWriter, save_member: SaveMember) -> Spec:
         """What it holds goes into the folder ``data``."""
         data, header = value.to_parts()
-        return {
-            "asset": type_name(type(value)),
-            "header": header,
-            "data": save_member(data, ".data", files.within("data")),
-        }
+        form = chosen_form(value)
+        inner = files.within("data", form=form)
+        saved = save_member(data, ".data", inner)
+        check_chosen(form, inner, data)
+        return {"asset": type_name(type(value)), "header": header, "data": saved}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Asset:
         """Refused, as :meth:`save` is."""

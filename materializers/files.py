@@ -16,12 +16,14 @@ from typing import IO, BinaryIO, cast
 from blake3 import blake3
 
 from ..core.errors import IntegrityError
+from ..core.forms import Form
 from ..core.refs import FileEntry
 
 __all__ = ["FileReader", "FileWriter", "digest_bytes", "digest_file"]
 
 Buffer = bytes | bytearray | memoryview
 
+_ANY_FORM = Form()
 _LARGE = 1 << 20  # bytes from which hashing is worth a second thread
 _CHUNK = 8 << 20
 _WINDOW = 64 << 20  # bytes of a file that are mapped at once
@@ -96,10 +98,14 @@ class FileWriter:
     the disk (fsync) before that.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = False, allow_pickle: str = "never") -> None:
+    def __init__(
+        self, directory: Path, *, durable: bool = False, allow_pickle: str = "never", form: Form = _ANY_FORM
+    ) -> None:
         self.directory = directory
         self.durable = durable
         self.allow_pickle = allow_pickle
+        self._form = form
+        self._asked = [False]  # shared with the writers of inner folders
         self._entries: dict[str, FileEntry] = {}
         self._prefix = ""
         self._by_path: set[str] = set()
@@ -110,9 +116,22 @@ class FileWriter:
         """Seconds spent on digests; those made beside the writing count too."""
         return self._seconds[0]
 
-    def within(self, folder: str) -> FileWriter:
-        """The same writer, one folder deeper: for the members of a container."""
-        inner = FileWriter(self.directory, durable=self.durable, allow_pickle=self.allow_pickle)
+    def form_of_table(self) -> Form:
+        """The file format that was chosen for tables; a materializer that asks stores the value so, or refuses it."""
+        self._asked[0] = True
+        return self._form
+
+    @property
+    def has_table(self) -> bool:
+        """Whether a materializer asked for :meth:`form_of_table`."""
+        return self._asked[0]
+
+    def within(self, folder: str, *, form: Form | None = None) -> FileWriter:
+        """The same writer, one folder deeper: for the members of a container; with a form, for one that chose it."""
+        inner = FileWriter(
+            self.directory, durable=self.durable, allow_pickle=self.allow_pickle, form=form or self._form
+        )
+        inner._asked = self._asked if form is None else inner._asked
         inner._entries, inner._by_path, inner._seconds = self._entries, self._by_path, self._seconds
         inner._prefix = f"{self._prefix}{folder}/"
         return inner

@@ -21,14 +21,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
+from ..core.forms import Form
 from ..core.typenames import type_name
-from .arrow import ipc_schema, read_ipc, read_ipc_columns, write_ipc
+from .arrow import ipc_schema, read_ipc_columns, write_ipc
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 from .limits import by_column, is_quick, limits
 from .numpy_scalars import cell
 from .pandas_columns import decode_column, encode_column
 from .pandas_scalars import encode_freq
+from .table_file import read_table, write_table
 from .tagged import decode, dumps, encode, is_plain, loads
 
 __all__ = ["PandasMaterializer"]
@@ -200,13 +202,23 @@ class _SheetWriter:
     def _write(self, about: Spec) -> Spec:
         metadata = {_KEY: dumps(about), b"pandas": dumps(self._for_pandas(about))}
         table = pa.Table.from_arrays([_as_data(data) for data in self._data], names=self._names)
+        form = self._files.form_of_table() if about["kind"] == "frame" else Form()
+        if form.format == "csv":
+            write_table(self._files, table, form, about=about)
+            return {"format": "csv", **form.said("csv")}
         table = table.replace_schema_metadata(metadata)
-        if all(map(_parquet_is_exact, table.schema.types)):
+        changed = [field for field in table.schema if not _parquet_is_exact(field.type)]
+        if form.format == "parquet" and changed:
+            raise MaterializationError(
+                f"column {changed[0].name!r}: parquet would change {changed[0].type}. Choose format='arrow'"
+            )
+        if form.format != "arrow" and not changed:
+            compression = form.compressed("parquet") or "snappy"
             with self._files.open("data.parquet") as stream:
-                pq.write_table(table, stream, compression="snappy", use_dictionary=_repetitive(table))
-            return {"format": "parquet"}
-        write_ipc(self._files, table)
-        return {"format": "arrow"}
+                pq.write_table(table, stream, compression=compression, use_dictionary=_repetitive(table))
+            return {"format": "parquet", **form.said("parquet")}
+        write_ipc(self._files, table, compression=form.compressed("arrow"))
+        return {"format": "arrow", **form.said("arrow")}
 
     def _for_pandas(self, about: Spec) -> Spec:
         """What pandas' and Arrow's own readers look for: which columns are the index."""
@@ -298,8 +310,8 @@ class _SheetReader:
 
     @classmethod
     def whole(cls, files: FileReader, form: str) -> _SheetReader:
-        table = _read_parquet(files) if form == "parquet" else read_ipc(files)
-        reader = cls(files, loads(table.schema.metadata[_KEY]))
+        table, about = read_table(files, form)
+        reader = cls(files, loads(table.schema.metadata[_KEY]) if about is None else about)
         reader._columns = iter(table.columns)
         return reader
 
@@ -307,9 +319,13 @@ class _SheetReader:
     def narrowed(cls, files: FileReader, form: str, columns: Sequence[Any]) -> _SheetReader:
         """Of a frame, the columns with these labels; of the file no others are read, but for the index."""
         path = files.path(f"data.{form}")
-        schema = pq.read_schema(path) if form == "parquet" else ipc_schema(path)
-        reader = cls(files, loads(schema.metadata[_KEY]))
-        about = reader._about
+        if form == "csv":  # text is read as a whole
+            whole, about = read_table(files, form)
+            schema = whole.schema
+        else:
+            schema = pq.read_schema(path) if form == "parquet" else ipc_schema(path)
+            about = loads(schema.metadata[_KEY])
+        reader = cls(files, about)
         if about["kind"] != "frame":
             raise MaterializationError(f"it is a {about['kind']}, which has no columns to choose from")
         labels = reader._apart(about["labels"])
@@ -324,6 +340,8 @@ class _SheetReader:
         if form == "parquet":
             names = [schema.names[place] for place in needed]
             table = pq.ParquetFile(path).read(columns=names).select(names)  # "a" would bring "a.b" along
+        elif form == "csv":
+            table = whole.select(needed)
         else:
             table = read_ipc_columns(path, needed)
         reader._columns = iter(table.columns)
@@ -375,10 +393,6 @@ class _SheetReader:
             return self._apart(spec["level"]), self._next(spec["codes"])
         values = self._next(spec)
         return values.categories, values.codes
-
-
-def _read_parquet(files: FileReader) -> pa.Table:
-    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(files.read("data.parquet")))).read()
 
 
 def _series(array: Any, index: Any) -> Any:

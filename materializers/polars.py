@@ -7,12 +7,14 @@ A LazyFrame is run and streamed into the file; it comes back as a scan of the ve
 from __future__ import annotations
 
 import datetime as dt
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import polars as pl
 
 from ..core.errors import MaterializationError
+from ..core.forms import Form
 from ..core.typenames import type_name
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
@@ -21,6 +23,7 @@ __all__ = ["PolarsMaterializer"]
 
 _FILE = "data.parquet"
 _ROW_GROUP = 1 << 17
+_PARQUET = {"zstd": "zstd", "snappy": "snappy", "lz4": "lz4", "none": "uncompressed"}
 _SHOWN_COLUMNS = 1000
 
 
@@ -41,15 +44,27 @@ class PolarsMaterializer:
             raise MaterializationError(f"it is a {type_name(kind)}, a sub-class with more than polars' own state")
         frame = value.to_frame() if kind is pl.Series else value
         _check(frame.collect_schema())
+        form = Form() if kind is pl.Series else files.form_of_table()
+        compression: Any = _PARQUET.get(form.compressed("parquet") or "zstd")
         if kind is pl.LazyFrame:
-            value.sink_parquet(files.path(_FILE), compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True)
-            return {"kind": "LazyFrame"}
+            if form.format in ("arrow", "csv"):
+                raise MaterializationError(f"a LazyFrame is not streamed into {form.format}; collect() it first")
+            value.sink_parquet(
+                files.path(_FILE), compression=compression, row_group_size=_ROW_GROUP, maintain_order=True
+            )
+            return {"kind": "LazyFrame", **form.said("parquet")}
+        spec = {"kind": kind.__name__, **_sorted(frame)}
+        if form.format in ("arrow", "csv"):
+            _write_as(files, frame, form)
+            return {**spec, "format": form.format, **form.said(form.format)}
         with files.open(_FILE) as stream:
-            frame.write_parquet(stream, compression="zstd", row_group_size=_ROW_GROUP)
-        return {"kind": kind.__name__, **_sorted(frame)}
+            frame.write_parquet(stream, compression=compression, row_group_size=_ROW_GROUP)
+        return {**spec, **form.said("parquet")}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The value. The path is taken as it is: neither a pattern, nor columns from folders like ``key=value``."""
+        if "format" in spec:
+            return _flagged(_read_as(files, spec["format"]), spec, None)
         file = files.path(_FILE)
         if spec["kind"] == "LazyFrame":
             return pl.scan_parquet(file, glob=False, hive_partitioning=False)
@@ -60,6 +75,10 @@ class PolarsMaterializer:
         """These columns of a DataFrame; of a LazyFrame a scan of them."""
         if spec["kind"] == "Series":
             raise MaterializationError("it is a Series, which has no columns to choose from")
+        if "format" in spec:
+            whole = _read_as(files, spec["format"])
+            check_columns(columns, whole.columns)
+            return _flagged(whole.select(columns), spec, whole.columns)
         file = files.path(_FILE)
         scan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
         known = scan.collect_schema().names()
@@ -88,6 +107,38 @@ class PolarsMaterializer:
             "nulls": {column.name: count for column in columns if (count := column.null_count())},
             **{end: {name: found[end] for name, found in limits.items()} for end in ("min", "max") if limits},
         }
+
+
+def _write_as(files: FileWriter, frame: pl.DataFrame, form: Form) -> None:
+    """As Arrow or CSV. Read again first: refused, with the column named, if that is another frame."""
+    if form.format == "csv":
+        from .table_file import without_dictionaries, write_table
+
+        table = without_dictionaries(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+        back: Any = pl.from_arrow(table)
+        _check_same(frame, back, "csv")
+        write_table(files, table, form)
+        return
+    data = io.BytesIO()
+    compression: Any = _PARQUET[form.compressed("arrow") or "none"]
+    frame.rechunk().write_ipc(data, compression=compression)
+    _check_same(frame, pl.read_ipc(data.getvalue()), "arrow")
+    files.write("data.arrow", data.getvalue())
+
+
+def _check_same(frame: pl.DataFrame, back: pl.DataFrame, format: str) -> None:
+    for name, dtype in frame.schema.items():
+        if back.schema.get(name) != dtype or not back[name].equals(frame[name], null_equal=True):
+            raise MaterializationError(f"column {name!r}: {format} would change its {dtype}. Choose format='parquet'")
+
+
+def _read_as(files: FileReader, format: str) -> pl.DataFrame:
+    if format == "arrow":
+        return pl.read_ipc(bytes(files.read("data.arrow")))
+    from .table_file import read_table
+
+    frame: Any = pl.from_arrow(read_table(files, format)[0])
+    return frame  # type: ignore[no-any-return]
 
 
 def _check(schema: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import URL
 
 from ..catalog.index import Catalog
+from ..core.errors import DestinationError
 from .router import Router
 
 if TYPE_CHECKING:
@@ -28,5 +29,13 @@ def open_catalog(stack: Stack) -> Catalog:
 
 
 def _registered(router: Router) -> Iterable[tuple[str, str]]:
-    """What the stack's model registry points at."""
-    return router.registry.registered() if router.registry else ()
+    """What the stack's model registry points at. One that cannot tell is refused: it may be any of the artifacts."""
+    registry = router.registry
+    if registry is None:
+        return ()
+    if not hasattr(registry, "registered"):
+        raise DestinationError(
+            f"The model registry {registry.name!r} does not say which artifacts its versions point at, so that nothing "
+            f"is collected: {type(registry).__name__} has no registered()."
+        )
+    return registry.registered()

@@ -19,6 +19,7 @@ from ..catalog.journal import Journal
 from ..core.annotations import asset_type
 from ..core.assets import Asset
 from ..core.errors import DestinationError, InvalidKey, MaterializationError, TailraceError
+from ..core.forms import Form
 from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run, artifact_id
 from ..core.typenames import routing_names, type_name
 from ..stores.base import ArtifactStore, Labels, Staged
@@ -233,7 +234,7 @@ class Router:
                 finally:
                     source.release_tree(files.directory)
         try:
-            return store.stage(value)
+            return store.stage(value, Form(route.format, route.compression))
         except MaterializationError as error:
             error.args = (f"The step {task.step!r} returned an output {output!r} that cannot be stored: {error}",)
             raise

@@ -86,6 +86,8 @@ def decide(
         gate=_gate(rule) if deployer else "",
         on_error=rule.on_error or "fail",
         rule=decided,
+        format=rule.format,
+        compression=rule.compression,
     )
 
 

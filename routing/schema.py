@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -15,11 +15,13 @@ from pydantic import (
     Field,
     Tag,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from ..core.errors import did_you_mean
+from ..core.forms import Form
 from .stacks import BUILT_IN, DEFAULT, LOCAL_PATH
 from .templates import PLACEHOLDERS, check_template
 
@@ -127,7 +129,9 @@ class LocalOrchestrator(_Strict):
         default="threads", description="Where the steps run; dask needs the extra of that name."
     )
     max_workers: int | None = Field(default=None, ge=1, description="How many steps run at once.")
-    address: str | None = Field(default=None, description="Of a Dask cluster's scheduler. Default: a cluster for the run.")
+    address: str | None = Field(
+        default=None, description="Of a Dask cluster's scheduler. Default: a cluster for the run."
+    )
 
 
 class InlineOrchestrator(_Strict):
@@ -257,6 +261,20 @@ class RuleModel(_Strict):
     on_error: Literal["fail", "warn"] | None = Field(
         default=None, description="What a failing destination does to the step. Default: fail."
     )
+    format: Literal["parquet", "arrow", "csv"] | None = Field(
+        default=None, description="The file format of tables. Default: the best for the value, mostly parquet."
+    )
+    compression: Literal["zstd", "snappy", "lz4", "none"] | None = Field(
+        default=None,
+        description="Of tables in parquet, and in arrow (which has no snappy). Default: the materializer's.",
+    )
+
+    @model_validator(mode="after")
+    def _sound_form(self) -> Self:
+        problem = Form(self.format, self.compression).problem()
+        if problem:
+            raise ValueError(problem)
+        return self
 
 
 def _spell_out(schema: JsonSchemaValue) -> None:

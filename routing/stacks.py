@@ -82,6 +82,8 @@ class Rule:
     endpoint_name: str | None = None
     log_to_tracker: bool | None = None
     on_error: str | None = None
+    format: str | None = None
+    compression: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from urllib.parse import quote, unquote
 
 from ..core.assets import Asset
 from ..core.errors import ArtifactNotFound, IntegrityError, InvalidKey, StoreError
+from ..core.forms import Form
 from ..core.names import MANIFEST, check_key
 from ..core.refs import ArtifactRef, FileEntry, Manifest, Producer, artifact_id
 from ..core.typenames import asset_named, type_name
+from ..materializers.asset import check_chosen, chosen_form
 from ..materializers.files import FileReader, FileWriter, digest_bytes
 from ..materializers.registry import Saved, load, save
 from ..materializers.tagged import decode
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from .files import FileRef
 
 __all__ = ["ArtifactStore", "Labels", "Staged"]
+
+_ANY_FORM = Form()
 
 
 class ArtifactStore(ABC):
@@ -273,8 +277,11 @@ class ArtifactStore(ABC):
 
     # --- in two steps, for several outputs that are committed together ------------------------------------------------
 
-    def stage(self, obj: Any) -> Staged:
-        """Write an object's files aside, digested, to publish or discard. Nothing is left if this raises."""
+    def stage(self, obj: Any, form: Form = _ANY_FORM) -> Staged:
+        """Write an object's files aside, digested, to publish or discard. Nothing is left if this raises.
+
+        ``form`` is for the tables in it; a Dataset that chose one itself has its own.
+        """
         begin = time.perf_counter()
         data, wrapper = obj, ""
         header: dict[str, Any] = {}
@@ -285,8 +292,10 @@ class ArtifactStore(ABC):
             wrapper = type_name(type(obj))
         directory = self.new_staging()
         try:
-            writer = FileWriter(directory, durable=self.durable, allow_pickle=self.allow_pickle)
+            chosen = chosen_form(obj)
+            writer = FileWriter(directory, durable=self.durable, allow_pickle=self.allow_pickle, form=chosen or form)
             saved = save(data, writer)
+            check_chosen(chosen, writer, data)
             files = writer.finish()
         except BaseException:
             self.discard_staging(directory)

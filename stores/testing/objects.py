@@ -13,7 +13,7 @@ from typing import Any
 from ...core.errors import ArtifactNotFound, IntegrityError, InvalidKey, MaterializationError, TailraceError
 from ...core.names import MANIFEST
 from ..base import ArtifactStore
-from .place import Case, Place, hold, refused, same
+from .place import UNSAVABLE, Case, Place, hold, refused, same
 
 __all__ = ["CASES", "ODD_PATHS"]
 
@@ -177,9 +177,9 @@ def _again(place: Place) -> None:
 def _failed(place: Place) -> None:
     store = place.store
     store.save({"fine": 1}, "a", {"m": 1})
-    bad = {"fine": 1, "bad": (n for n in [1])}
-    refused(MaterializationError, "Saving a generator", lambda: store.save(bad, "a"), "generator")
-    refused(MaterializationError, "Saving a generator at a new path", lambda: store.save(bad, "b"))
+    bad = {"fine": 1, "bad": UNSAVABLE}
+    refused(MaterializationError, "Saving a lock", lambda: store.save(bad, "a"), "lock")
+    refused(MaterializationError, "Saving a lock at a new path", lambda: store.save(bad, "b"))
     refused(TailraceError, "Saving with such metadata", lambda: store.save({"fine": 2}, "a", bad))
     again = place.other
     same((again.load("a"), again.get_metadata("a")), ({"fine": 1}, {"m": 1}), "The version before")
@@ -297,8 +297,8 @@ def _leaves_no_scratch(place: Place) -> None:
     store.new_staging = note  # type: ignore[method-assign]
     for value in ({"a": 1}, {"a": 1}, {"a": 2}):
         store.save(value, "a")
-    refused(MaterializationError, "Saving a generator", lambda: store.save((n for n in [1]), "a"))
-    refused(TailraceError, "Saving with such metadata", lambda: store.save(1, "a", {"bad": (n for n in [1])}))
+    refused(MaterializationError, "Saving a lock", lambda: store.save(UNSAVABLE, "a"))
+    refused(TailraceError, "Saving with such metadata", lambda: store.save(1, "a", {"bad": UNSAVABLE}))
     left = [str(folder) for folder in folders if folder.exists()]
     hold(not left, f"Of {len(folders)} staging folders {len(left)} are left: {left}")
 

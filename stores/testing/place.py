@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,10 @@ from typing import Any
 
 from ..base import ArtifactStore
 
-__all__ = ["Case", "Place", "hold", "refused", "same"]
+__all__ = ["UNSAVABLE", "Case", "Place", "hold", "refused", "same"]
+
+UNSAVABLE = threading.Lock()
+"""What no materializer stores, pickle neither."""
 
 
 def _nothing() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...core.errors import ArtifactNotFound, MaterializationError, StoreError
 from .damage import interrupted
-from .place import Place, hold, refused, same
+from .place import UNSAVABLE, Place, hold, refused, same
 
 __all__ = ["check_sequences"]
 
@@ -60,7 +60,7 @@ def _machine(place: Place) -> Any:
 
         @rule(path=paths)
         def save_what_cannot_be(self, path: str) -> None:
-            refused(MaterializationError, "save()", lambda: self.store.save((n for n in [1]), self.top + path))
+            refused(MaterializationError, "save()", lambda: self.store.save(UNSAVABLE, self.top + path))
 
         @rule(path=paths, value=values, call=st.integers(0, 5), after=st.booleans())
         def save_interrupted(self, path: str, value: Any, call: int, after: bool) -> None:

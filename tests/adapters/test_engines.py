@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -149,7 +150,7 @@ def test_a_step_that_runs_too_long_fails(engine: str) -> None:
 def test_an_output_that_cannot_be_stored_names_step_and_output_and_leaves_nothing(engine: str, project: Path) -> None:
     @step(outputs=["good", "bad"])
     def mixed():  # type: ignore[no-untyped-def]
-        return 1, (number for number in range(3))
+        return 1, threading.Lock()
 
     with pytest.raises(StepFailed) as error:
         Pipeline("p").add_step(mixed).run(orchestrator=engine)
@@ -157,7 +158,7 @@ def test_an_output_that_cannot_be_stored_names_step_and_output_and_leaves_nothin
     assert isinstance(cause, MaterializationError)
     assert "'mixed'" in str(cause)
     assert "'bad'" in str(cause)
-    assert "generator" in str(cause)
+    assert "lock" in str(cause)
     assert not list((project / ".tailrace").rglob("manifest.json"))
     assert not list((project / ".tailrace").rglob(".tmp-*"))
 

@@ -55,6 +55,10 @@ def crashing(name: str, rate: float = 0.1) -> None:
     evaluate(train(rate, name))
 
 @pipeline
+def grouped(name: str, rate: float = 0.1) -> None:
+    evaluate.with_options(group="both")(train.with_options(group="both")(rate, name))
+
+@pipeline
 def fanning(name: str, count: int = 2) -> None:
     each.map(fold=folds(count))
 
@@ -91,7 +95,8 @@ def kill_at(point, owner, name, after=False):
     setattr(owner, name, killing)
 
 POINTS
-crashing, fanning, holding = (to_dag(pipeline(name)) for name in ("crashing", "fanning", "holding"))
+crashing, grouped = (to_dag(pipeline(name)) for name in ("crashing", "grouped"))
+fanning, holding = (to_dag(pipeline(name)) for name in ("fanning", "holding"))
 doomed = to_dag(pipeline("doomed"))
 """
 
@@ -131,6 +136,7 @@ RUNS = {
     "crashing 3": ("before the content is in place", "before the registration", "after the run is closed"),
     "crashing 4": ("after the tracker's run is made", "in the registration"),
     "crashing 5": ("after the registration", "before the task's record", "before Airflow hears of it"),
+    "grouped 1": ("after the registration", "before the metrics", "before Airflow hears of it"),
     "fanning 1": ("before the count", "after the count"),
 }
 """Where each run is killed, one point after the other: a task at most three times, and Airflow's own at most twice."""
@@ -163,7 +169,7 @@ def crashes(airflow_deployment: Airflow) -> Crashes:
 
 
 def test_every_point_is_one_at_which_a_run_is_killed() -> None:
-    assert sorted(POINTS) == sorted(point for points in RUNS.values() for point in points)
+    assert set(POINTS) == {point for points in RUNS.values() for point in points}
 
 
 @pytest.mark.parametrize("run_id", [pytest.param(run_id, id=", ".join(points)) for run_id, points in RUNS.items()])
@@ -175,7 +181,7 @@ def test_a_run_whose_tasks_are_killed_leaves_what_inline_leaves(crashes: Crashes
     assert crashes.project.end(run_id).state == "completed"
     left = crashes.project.left(run_id).tracker
     assert [run["status"] for run in left["runs"]] == ["FINISHED"]
-    if dag == "crashing":
+    if dag in ("crashing", "grouped"):
         assert left["runs"][0]["metrics"] == {"accuracy": [[7, "0.5"]], "rate": [[7, "0.1"]]}
         assert [version["tags"]["tailrace.version"] for version in left["versions"]] == ["2026.1"]
         assert left["numbers"] == {run_id: [1]}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tailrace import LocalArtifactStore
+from tailrace.core.plugins import entry_points
 
 from .conftest import Invoke
 
@@ -90,3 +91,22 @@ def test_statistics_tell_what_is_shared(mill: Path, project: Path, invoke: Invok
     assert stored["total_bytes"] > stored["actual_bytes"] > 0
     assert (stored["orphans"], stored["orphan_bytes"]) == (0, 0)
     assert "to 1" in invoke("catalog", "stats")
+
+
+def test_nothing_goes_while_a_registry_of_a_plug_in_cannot_say_what_it_points_at(
+    store: LocalArtifactStore, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, invoke: Invoke
+) -> None:
+    site = tmp_path / "site"
+    info = site / "shelves-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shelves\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[tailrace.registries]\nshelf = shelves:Shelf\n")
+    (site / "shelves.py").write_text("class Shelf:\n    name = 'shelf'\n    def __init__(self, root): pass\n")
+    monkeypatch.syspath_prepend(str(site))
+    entry_points.cache_clear()
+    config = project / "tailrace.yaml"
+    config.write_text(config.read_text().replace("  dev:\n", "  dev:\n    model_registry: {type: shelf}\n"))
+    said = invoke("gc", "--delete", code=1)
+    entry_points.cache_clear()
+    assert "Shelf has no registered()" in said
+    assert len(list((project / ".tailrace/artifacts/by/hand").glob("content-*"))) == 2

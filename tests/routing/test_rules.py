@@ -102,6 +102,15 @@ def test_the_default_rule_decides_where_no_type_has_one() -> None:
     assert (found.store, found.rule) == ("cold", "artifact_routing.default")
 
 
+def test_the_file_format_of_tables_comes_from_the_rules_field_by_field() -> None:
+    on = stack({"Dataset": Rule(format="arrow"), "default": Rule(format="csv", compression="zstd")})
+    assert [(r.format, r.compression) for r in (route(["Dataset"], on), route(["pandas.DataFrame"], on))] == [
+        ("arrow", "zstd"),
+        ("csv", "zstd"),
+    ]
+    assert (route(["Dataset"], stack()).format, route(["Dataset"], stack()).compression) == (None, None)
+
+
 @pytest.mark.parametrize("types", [["Dataset", "Asset"], ["list"], ["Metrics", "Asset"]])
 def test_the_default_rule_registers_and_deploys_models_only(types: list[str]) -> None:
     on = full({"default": Rule(register=True, deploy=True)})
