@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, partial
 
@@ -55,6 +55,7 @@ class Place:
     inventory: Inventory
     marks: list[Mark] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)  # their manifests matter to nobody
 
     @cached_property
     def contents_of(self) -> dict[str, list[str]]:
@@ -115,12 +116,16 @@ class Collector:
         return [item for name in self.places for item in self._garbage(name, going)]
 
     def _read(self, name: str, place: Place) -> None:
-        total = len(place.inventory.artifacts)
-        for done, mark in enumerate(marks(name, place.store, place.inventory.artifacts), 1):
+        """Read the manifests. Where only contents are looked for, one beside a single content has no choice to tell."""
+        artifacts, digests = place.inventory.artifacts, self.digests or bool(place.inventory.objects)
+        if not self.rule and not digests:
+            place.unread = {key for key in artifacts if len(place.contents_of.get(key, ())) < 2}
+            artifacts = {key: pile for key, pile in artifacts.items() if key not in place.unread}
+        for done, mark in enumerate(marks(name, place.store, artifacts, digests=digests), 1):
             if done % 1000 == 0:
-                self.progress(f"reading manifests of {name}", done, total)
+                self.progress(f"reading manifests of {name}", done, len(artifacts))
             if isinstance(mark, Mark):
-                place.marks.append(mark if self.digests or place.inventory.objects else replace(mark, digests=()))
+                place.marks.append(mark)
             else:
                 place.unreadable.add(mark)
                 self.problems.append(f"The manifest of {place.store.uri(mark)!r} cannot be read, so all of it is kept.")
@@ -136,7 +141,8 @@ class Collector:
                 whole = found.artifacts[owner]
                 whole.files, whole.size = whole.files + pile.files, whole.size + pile.size
                 continue
-            kept = key in named or owner in place.unreadable or not self._idle(place, key, pile)
+            kept = key in named or owner in place.unread or owner in place.unreadable
+            kept = kept or not self._idle(place, key, pile)
             if not kept and f"{place.store.uri(owner)}/{content}" not in self.pins.contents:
                 yield _row("content", name, key, pile, "no manifest names it")
         for key, mark in going.items():

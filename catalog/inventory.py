@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..core.names import MANIFEST, OBJECTS, RUNS, is_content_segment
-from ..core.refs import Manifest
 from ..materializers.files import digest_bytes
 from ..stores.base import ArtifactStore
 from ..stores.listing import PROBE, Stored
@@ -140,13 +139,16 @@ class Mark:
     parents: tuple[str, ...]
 
 
-def marks(name: str, store: ArtifactStore, artifacts: dict[str, Pile]) -> Iterator[Mark | str]:
-    """The marks of a store's manifests; of one that cannot be read only its key. One that is gone has none."""
+def marks(name: str, store: ArtifactStore, artifacts: dict[str, Pile], *, digests: bool) -> Iterator[Mark | str]:
+    """The marks of a store's manifests; of one that cannot be read only its key. One that is gone has none.
+
+    Without ``digests`` those of the files are left out, which take most of the memory.
+    """
 
     def read(key: str) -> Mark | str | None:
         try:
             data = store.read(f"{key}/{MANIFEST}")
-            return _mark(name, store, key, artifacts[key].newest, digest_bytes(data), parsed(data))
+            return _mark(name, store, key, artifacts[key].newest, data, digests=digests)
         except FileNotFoundError:
             return None
         except _UNREADABLE:
@@ -155,7 +157,8 @@ def marks(name: str, store: ArtifactStore, artifacts: dict[str, Pile]) -> Iterat
     return (found for found in at_once(store, read, sorted(artifacts)) if found is not None)
 
 
-def _mark(name: str, store: ArtifactStore, key: str, modified: float, digest: str, manifest: Manifest) -> Mark:
+def _mark(name: str, store: ArtifactStore, key: str, modified: float, data: bytes, *, digests: bool) -> Mark:
+    manifest = parsed(data)
     by = manifest.producer
     project, pipeline, run_id = (by.project, by.pipeline, by.run_id) if by else ("", "", "")
     return Mark(
@@ -163,10 +166,10 @@ def _mark(name: str, store: ArtifactStore, key: str, modified: float, digest: st
         key,
         store.uri(key),
         modified,
-        digest,
+        digest_bytes(data),
         manifest.id,
         manifest.content,
-        tuple(entry.digest for entry in manifest.files),
+        tuple(entry.digest for entry in manifest.files) if digests else (),
         manifest.size_bytes,
         sys.intern(manifest.type),
         sys.intern(manifest.name),

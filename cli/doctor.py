@@ -39,8 +39,13 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "pillow": ("pillow",),
     "matplotlib": ("matplotlib",),
     "plotly": ("plotly",),
+    "torch": ("torch",),
+    "keras": ("keras",),
+    "tensorflow": ("tensorflow",),
+    "huggingface": ("transformers", "datasets"),
     "postgres": ("psycopg",),
     "azure": ("adlfs",),
+    "dask": ("prefect-dask", "distributed"),
     "airflow": ("apache-airflow",),
 }
 """The packages of the plain install (``""``) and of each extra, as pyproject.toml has them."""

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -43,6 +44,21 @@ def _buffer(size: int) -> memoryview:
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # shared pages are never huge
     pages.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(pages)
+
+
+def _filled(file: io.FileIO, size: int) -> tuple[memoryview, int, str]:
+    """Memory of this size, how much of it the file has filled, and the digest of that."""
+    data, got = _buffer(size), 0
+    if size <= _CHUNK:
+        while got < size and (count := file.readinto(data[got:])):
+            got += count
+        return data, got, _hash(data[:got])
+    hasher = blake3(max_threads=blake3.AUTO)
+    with ThreadPoolExecutor(1) as beside:  # each part is digested while the next is read
+        while got < size and (count := file.readinto(data[got : got + _CHUNK])):
+            beside.submit(hasher.update, data[got : got + count])
+            got += count
+    return data, got, f"blake3:{hasher.hexdigest()}"
 
 
 def digest_bytes(data: Buffer) -> str:
@@ -286,16 +302,12 @@ class FileReader:
                 size = os.fstat(file.fileno()).st_size
                 if size != entry.size:
                     raise self._damaged(entry, f"it has {size} bytes instead of {entry.size}")
-                data = _buffer(size)
-                got = 0
-                while got < size:
-                    count = file.readinto(data[got : got + _CHUNK])
-                    if not count:
-                        raise self._damaged(entry, f"it ended after {got} of {entry.size} bytes")
-                    got += count
+                data, got, digest = _filled(file, size)
         except FileNotFoundError as error:
             raise self._damaged(entry, "it is missing") from error
-        if _hash(data) != entry.digest:
+        if got < size:
+            raise self._damaged(entry, f"it ended after {got} of {entry.size} bytes")
+        if digest != entry.digest:
             raise self._damaged(entry, "its digest differs from the manifest's")
         return data
 

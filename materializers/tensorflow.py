@@ -82,7 +82,7 @@ class TfDataMaterializer:
         path = str(files.path(_RECORDS))
         with tf.io.TFRecordWriter(path) as writer:
             count = 0
-            for batch in value.map(_serialized, deterministic=True).batch(256):
+            for batch in value.map(_serialized).batch(256):  # one after the other: more threads were not faster
                 for element in batch.numpy():
                     for part in element:
                         writer.write(part)

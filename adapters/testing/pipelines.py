@@ -319,7 +319,7 @@ def not_a_list(count: int = 3) -> None:
 
 @step(outputs=["good", "bad"])
 def unstorable(count: int) -> tuple[int, Any]:
-    return count, (number for number in range(count))
+    return count, Path("no such file")
 
 
 @step(outputs=["one", "two"])

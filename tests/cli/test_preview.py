@@ -153,3 +153,23 @@ def test_of_a_damaged_artifact_the_command_shows_the_manifest_and_fails(invoke: 
     file.write_bytes(b"{}")
     assert "damaged" in invoke("artifacts", "show", "r1/harvest/weight", code=1)
     assert "value.json" in invoke("artifacts", "show", "r1/harvest/weight", "--no-preview")
+
+
+def test_from_a_store_that_is_not_local_a_large_file_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Remote(LocalArtifactStore):
+        scheme = "s3"
+        fetched: list[str] = []  # noqa: RUF012
+
+        def local_tree(self, key: str, files: Any) -> Path:
+            self.fetched += [entry.path for entry in files]
+            return super().local_tree(key, files)
+
+    store = Remote(tmp_path, durable=False)
+    assert "columns" in look(store, Dataset(pd.DataFrame({"n": [1]}), format="arrow"))
+    assert look(store, Dataset(pd.DataFrame({"n": [1]}), format="csv"))["lines"] == ['"n"', "1"]
+    assert store.fetched == ["data.arrow", "data.csv"], "and not the schema beside it"
+    monkeypatch.setattr("tailrace.cli.preview._FETCHED", 10)
+    assert "artifacts get" in look(store, pd.DataFrame({"n": [1]}))["note"]
+    assert len(store.fetched) == 2

@@ -28,7 +28,7 @@ def elements(stream: Any) -> Any:
 
 
 def same_stream(one: Any, other: Any) -> bool:
-    return one.element_spec == other.element_spec and elements(one) == elements(other)
+    return bool(one.element_spec == other.element_spec) and bool(elements(one) == elements(other))
 
 
 @pytest.mark.parametrize("name", [name for name in VALUES if name not in STREAMS])
@@ -78,7 +78,7 @@ def test_records_that_are_none_are_an_error(content: bytes, tmp_path: Path) -> N
         elements(loaded_with(tmp_path / "stream", saved, {"elements.tfrecord": content}))
 
 
-class Scaled(tf.Module):  # type: ignore[misc]
+class Scaled(tf.Module):  # type: ignore[misc, name-defined]  # its library may be missing
     def __init__(self) -> None:
         super().__init__()
         self.factor = tf.Variable(2.0)

@@ -57,7 +57,7 @@ def test_arrays_frames_and_tables_say_them(tmp_path: Path) -> None:
             "n": [3, 1],
             "f": [np.nan, np.inf],
             "s": ["a", None],
-            "day": pd.to_datetime(["2026-01-31", None]),
+            "day": pd.to_datetime(["2026-01-31", "NaT"]),
             "zoned": pd.to_datetime(["2026-01-31T12:00", "2026-02-01"], format="ISO8601").tz_localize("Asia/Tokyo"),
         }
     )
@@ -91,8 +91,7 @@ def test_what_has_none_says_none(value: Any, tmp_path: Path) -> None:
 
 def test_odd_tables_are_described(tmp_path: Path) -> None:
     levels = pd.MultiIndex.from_product([[1, 2], ["a"]])
-    for place, value in enumerate(
-        (pd.RangeIndex(3), levels, pd.DataFrame(index=[1]), pd.Series(["a"], dtype="category"))
-    ):
+    values: list[Any] = [pd.RangeIndex(3), levels, pd.DataFrame(index=[1]), pd.Series(["a"], dtype="category")]
+    for place, value in enumerate(values):
         (tmp_path / str(place)).mkdir()
         assert about(value, tmp_path / str(place))["rows"] == len(value)
