@@ -1,6 +1,6 @@
 # Every target runs in .venv, which is made first, and again when pyproject.toml or the constraints change.
 #   make demo     the example pipeline, and where its results went
-#   make all      what CI runs: lint types test docs newest
+#   make all      what CI runs: lint types test docs newest test-frameworks
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
 #   make test-faults  networks that fail a hundred times each, bad servers, killed writers: the better part of an hour
 #   make test-celery  those of Airflow's scheduler once more, on Celery and Redis
@@ -30,7 +30,7 @@ WITH := airflow
 # Hosts of package indexes and paths of one machine; in brackets, so that this line is not found itself.
 FORBIDDEN := p[y]pi\.org|p[y]thonhosted\.org|registry\.n[p]mjs|(^|[^A-Za-z0-9_.])/(home|root|Users|work)/
 
-all: lint types test docs newest
+all: lint types test docs newest test-frameworks
 
 venv: $(STAMP)
 

@@ -10,7 +10,7 @@ import contextvars
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -206,7 +206,7 @@ def run_step(
         _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
         raise
     except BaseException as error:
-        state = "failed" if isinstance(error, Exception) else "cancelled"
+        state = "failed" if isinstance(error, Exception | SystemExit) else "cancelled"  # a step may call sys.exit()
         shown = f"{type(error).__name__}: {error}"
         _finish(router, run, replace(record, state=state, error=shown, seconds=time.perf_counter() - begin))
         raise
@@ -244,17 +244,17 @@ def close_run(
     state: str,
     error: BaseException | str | None = None,
     *,
-    stale: Callable[[TaskRecord], bool] | None = None,
+    stale: Callable[[TaskRecord], bool],
 ) -> RunResult:
     """End a run: ``completed``, ``failed`` or ``cancelled``, in the journal and in the tracker. Returns its result.
 
-    ``error`` is what it failed with, or its text. Task records that an earlier execution under the same id left are
-    forgotten: those from before this one began, unless ``stale`` knows better.
+    ``error`` is what it failed with, or its text. Task records that are ``stale`` are forgotten: those that an earlier
+    execution under the same id left, of what this one did not have or did not reach.
     """
     router = router_for(run)
     journal = Journal.of(router.store(), run)
     opened = run.opened or run.started
-    tasks = list(journal.tasks(stale or (lambda task: datetime.fromisoformat(task.started) < opened)))
+    tasks = list(journal.tasks(stale))
     seconds = (datetime.now(UTC) - opened).total_seconds()
     url, refusal = "", None
     try:
@@ -393,16 +393,26 @@ def _finish(router: Router, run: Run, record: TaskRecord) -> None:
 
 
 @contextmanager
-def closing(plan: Plan, run: Run) -> Iterator[list[RunResult]]:
-    """Close the run when the block ends, as it ended. A failure is raised as :class:`~tailrace.StepFailed`."""
+def closing(plan: Plan, run: Run, done: Collection[tuple[str, int | None]]) -> Iterator[list[RunResult]]:
+    """Close the run when the block ends, as it ended. A failure is raised as :class:`~tailrace.StepFailed`.
+
+    ``done`` are the steps and items that have ended well by then: their records stay, even where a slower execution
+    under the same id has written them last.
+    """
     results: list[RunResult] = []
+    opened = run.opened or run.started
+
+    def stale(task: TaskRecord) -> bool:
+        return (task.step, task.map_index) not in done and datetime.fromisoformat(task.started) < opened
+
     try:
         yield results
     except Exception as error:
-        results.append(close_run(plan, run, "failed", error))
+        results.append(close_run(plan, run, "failed", error, stale=stale))
         raise failure(results[0], error) from error
     except BaseException as error:
-        close_run(plan, run, "failed" if isinstance(error, SystemExit) else "cancelled", error)
+        state = "failed" if isinstance(error, SystemExit) else "cancelled"
+        close_run(plan, run, state, error, stale=stale)
         raise
     else:
-        results.append(close_run(plan, run, "completed"))
+        results.append(close_run(plan, run, "completed", stale=stale))

@@ -109,10 +109,11 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def process(python: str, code: str, cwd: Path, *, given: str = "") -> tuple[float, str]:
+def process(python: str, code: str, cwd: Path, *, given: str = "", errors: bool = False) -> tuple[float, str]:
     """Run code in a fresh interpreter: the seconds of the whole process, and what it printed.
 
-    A program is imported (``import three_tailrace``), since only a module's byte code is kept. Raises when it fails.
+    With ``errors``, what it and its server wrote to standard error comes before that. A program is imported
+    (``import three_tailrace``), since only a module's byte code is kept. Raises when it fails.
     """
     begin = time.perf_counter()
     done = subprocess.run(
@@ -121,7 +122,7 @@ def process(python: str, code: str, cwd: Path, *, given: str = "") -> tuple[floa
     seconds = time.perf_counter() - begin
     if done.returncode != 0:
         raise RuntimeError(f"{code!r} failed in {python}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    return seconds, done.stdout
+    return seconds, done.stderr + done.stdout if errors else done.stdout
 
 
 @contextmanager

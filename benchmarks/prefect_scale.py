@@ -25,7 +25,7 @@ def rows(bench: Bench) -> Iterator[Row]:
     cwd = bench.folder / "prefect_scale"
     cwd.mkdir()
     (cwd / "tailrace.yaml").write_text(CONFIG, encoding="utf-8")
-    said = process(bench.python, "import scale_rounds", cwd, given="3 10000")[1]
+    said = process(bench.python, "import scale_rounds", cwd, given="3 10000", errors=True)[1]
     found = json.loads(said.splitlines()[-1])
     for shape, (name, most) in _SHAPES.items():
         floor = "persist_result" if shape == "values" else "a bare flow of the same shape"

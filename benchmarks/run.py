@@ -24,6 +24,7 @@ SUBJECTS = {
     "steps": "one more step",
     "handover": "an array and a frame from step to step",
     "materializers": "each library's values to files and back",
+    "frameworks": "models of PyTorch, Keras, TensorFlow and Hugging Face, where they are installed",
     "local": "a local run on the Prefect engine, whole process",
     "engine": "the Prefect engine beside a bare flow",
     "prefect_scale": "thousands of tasks on Prefect, and Dask",

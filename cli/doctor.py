@@ -184,8 +184,22 @@ def _servers(stack: StackOf) -> Iterator[Check]:
             yield _reached("MLflow", kind, str(uri or "sqlite:///.tailrace/mlflow.db"), stack.root)
     server = os.environ.get("PREFECT_API_URL", "")
     if stack.orchestrator.type == "local":
-        name, none = "PREFECT_API_URL", "not set: each run starts a server of its own, and ends it"
-        yield _reached("Prefect", name, server, stack.root) if server else Check("Prefect", name, "absent", none)
+        yield _reached("Prefect", "PREFECT_API_URL", server, stack.root) if server else _background()
+
+
+def _background() -> Check:
+    """The server that `tailrace server start` has started for this home of Prefect, if there is one."""
+    from ..adapters.prefect import background
+
+    name, found = "server in the background", background.find()
+    if found is None:
+        none = "none runs: each run starts a server of its own, and ends it; `tailrace server start` keeps one"
+        return Check("Prefect", name, "absent", none)
+    if not found.url:
+        return Check("Prefect", name, "ok", f"process {found.pid} is starting")
+    if not background.answers(found, _PATIENCE):
+        return Check("Prefect", name, "absent", f"{found.ui} does not answer: each run starts a server of its own")
+    return Check("Prefect", name, "ok", f"{found.ui} answers, Prefect {found.version}")
 
 
 def _reached(group: str, name: str, uri: str, root: Path) -> Check:

@@ -48,18 +48,17 @@ class KerasMaterializer:
                 f"it is a {type_name(type(value))}, not a model; return keras.Sequential([...]) of it"
             )
         _check_optimizer(value)
-        with tempfile.TemporaryDirectory(dir=files.directory) as folder:
-            source = Path(folder, _FILE)
+        with tempfile.TemporaryDirectory(dir=files.directory) as name:
+            folder = Path(name, "model")
             try:
-                value.save(source)
+                value.save(folder, zipped=False)
             except Exception as error:  # get_config and save_own_variables are the user's own
                 raise MaterializationError(f"Keras does not save it: {type(error).__name__}: {error}") from error
-            with zipfile.ZipFile(source) as archive:
-                config = json.loads(archive.read("config.json"))
-                modules = _check(config)
-                with files.open(_FILE) as stream:
-                    _rewrite(archive, config, stream)
-                    size = stream.tell()
+            config = json.loads((folder / "config.json").read_bytes())
+            modules = _check(config)
+            with files.open(_FILE) as stream:
+                _pack(folder, config, stream)
+                size = stream.tell()
         about = {"data": "model", "keras_version": keras.__version__, "keras_backend": keras.config.backend()}
         packages = ("keras", "numpy", keras.config.backend())
         write_mlmodel(files, "keras", about, data=None, size=size, packages=packages, predicts=True)
@@ -123,19 +122,18 @@ def _numbers(variable: Any) -> list[int]:
 # ---- the file
 
 
-def _rewrite(source: zipfile.ZipFile, config: Any, stream: Any) -> None:
-    """The same archive without times and addresses."""
-    metadata = {**json.loads(source.read("metadata.json")), "date_saved": _NO_TIME}
+def _pack(folder: Path, config: Any, stream: Any) -> None:
+    """The archive that Keras makes of this folder, without times and addresses."""
+    metadata = {**json.loads((folder / "metadata.json").read_bytes()), "date_saved": _NO_TIME}
     texts = {"metadata.json": json.dumps(metadata), "config.json": json.dumps(_renumbered(config, {}))}
-    names = ["metadata.json", "config.json", *sorted(set(source.namelist()) - set(texts))]
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as target:
-        for name in names:
-            if name in texts:
-                target.writestr(entry(name), texts[name])
-                continue
+        for name, text in texts.items():
+            target.writestr(entry(name), text)
+        for name in sorted(found - set(texts)):
             info = entry(name)
-            info.file_size = source.getinfo(name).file_size
-            with source.open(name) as content, target.open(info, "w") as out:
+            info.file_size = (folder / name).stat().st_size
+            with (folder / name).open("rb") as content, target.open(info, "w") as out:
                 shutil.copyfileobj(content, out, 1 << 20)
 
 

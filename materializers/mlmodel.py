@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -58,6 +59,7 @@ def write_mlmodel(
     files.write("python_env.yaml", yaml.safe_dump(environment).encode())
 
 
+@cache  # a distribution with a long description takes ten milliseconds
 def _installed(distribution: str) -> str | None:
     try:
         return version(distribution)

@@ -29,14 +29,12 @@ class TensorflowMaterializer:
     executes_code: ClassVar[bool] = False
 
     def save(self, value: Any, files: FileWriter) -> Spec:
-        """The files of NumPy. Raises MaterializationError for a symbolic tensor, and for quantized numbers."""
-        variable = isinstance(value, tf.Variable)
-        if type(value).__name__ not in ("EagerTensor", "ResourceVariable") or value.dtype.is_quantized:
-            raise MaterializationError(
-                f"it is a {type_name(type(value))} of {value.dtype.name}, which has no plain values"
-            )
+        """The files of NumPy. Raises MaterializationError for what has no plain values, and a variable that is more."""
+        problem = _problem(value)
+        if problem:
+            raise MaterializationError(problem)
         spec: Spec = {"array": NumpyMaterializer().save(_array(value), files), "dtype": value.dtype.name}
-        if variable:
+        if isinstance(value, tf.Variable):
             spec["variable"] = {
                 "name": value.name.partition(":")[0],
                 "trainable": value.trainable,
@@ -58,6 +56,20 @@ class TensorflowMaterializer:
         """Shape, dtype and device."""
         about = {"shape": value.shape.as_list(), "dtype": value.dtype.name, "device": value.device}
         return about | ({"trainable": value.trainable} if isinstance(value, tf.Variable) else {})
+
+
+def _problem(value: Any) -> str | None:
+    """Why a tensor or variable could not be the same again; ``None`` if it can."""
+    if type(value).__name__ not in ("EagerTensor", "ResourceVariable") or value.dtype.is_quantized:
+        return f"it is a {type_name(type(value))} of {value.dtype.name}, which has no plain values"
+    if not isinstance(value, tf.Variable):
+        return None
+    if value.constraint is not None:
+        return "it has a constraint, which is code; return .value() of it"
+    usual = tf.VariableSynchronization.AUTO, tf.VariableAggregation.NONE
+    if (value.synchronization, value.aggregation) != usual:
+        return "it is kept in step between devices (synchronization, aggregation); return .value() of it"
+    return None
 
 
 def _array(value: Any) -> Any:
@@ -97,6 +109,7 @@ class TfDataMaterializer:
         if not parts:
             raise MaterializationError("the stored elements have no tensors")
 
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
         def parse(element: Any) -> Any:
             tensors = [
                 tf.ensure_shape(tf.io.parse_tensor(element[place], part.dtype), part.shape)
@@ -113,6 +126,7 @@ class TfDataMaterializer:
         return {"element_spec": str(value.element_spec), **({"rows": known} if known >= 0 else {})}
 
 
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
 def _serialized(*element: Any) -> Any:
     return tf.stack([tf.io.serialize_tensor(tensor) for tensor in tf.nest.flatten(element)])
 

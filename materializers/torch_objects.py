@@ -125,9 +125,8 @@ class Objects:
         fresh = torch.nn.Module().__getstate__()
         hooks = [key for key, value in state.items() if key.endswith("_hooks") and value]
         if hooks:
-            raise MaterializationError(
-                f"its module {name!r} has hooks ({', '.join(hooks)}), which are code; remove them"
-            )
+            which = f"its module {name!r}" if name else "it"
+            raise MaterializationError(f"{which} has hooks ({', '.join(hooks)}), which are code; remove them")
         groups = ("_parameters", "_buffers", "_modules")
         changed = {
             key: value

@@ -86,7 +86,7 @@ class Tensors:
             return self._places[id(tensor)]
         problem = _problem(tensor)
         if problem:
-            raise MaterializationError(f"its tensor {name!r} {problem}")
+            raise MaterializationError(f"its tensor {name!r} {problem}" if name else f"it {problem}")
         place = self._places[id(tensor)] = len(self._nodes)
         node: Node = {}
         self._nodes.append(node)

@@ -96,9 +96,10 @@ def _run(plan: Plan, tasks: Mapping[str, Task[..., Any]], given: dict[str, Any],
         run_id=run_id or native_id or new_run_id(),
         native_id=native_id,
     )
-    closed = closing(plan, run)
+    done: set[tuple[str, int | None]] = set()
+    closed = closing(plan, run, done)
     with listening(run.run_id, here.on_event if here else None), run_pages(plan, run, closed, pages) as results:
-        run_tasks(plan.tasks, run, tasks)
+        run_tasks(plan.tasks, run, tasks, done)
     if here:
         here.results += results
     return run.run_id

@@ -6,12 +6,13 @@ Prefect refuses is a warning in the run's log, and the run goes on.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
 from hashlib import sha256
 from typing import Any
@@ -39,6 +40,8 @@ _PATIENCE = 60.0
 _SENDERS = ThreadPoolExecutor(4, "tailrace-pages")
 _SENDING: dict[Future[None], str] = {}
 _ONE_AT_A_TIME = threading.Lock()
+_CLIENTS = ExitStack()
+atexit.register(_CLIENTS.close)  # the senders have ended by then
 
 
 def task_page(plan: Plan, node: Node, run: Run, lineage: TaskLineage) -> None:
@@ -158,10 +161,10 @@ def _put(run: Run, key: str, text: str, description: str, task_run_id: UUID | No
     client.request("POST", "/artifacts/", json=made.model_dump(mode="json", exclude_unset=True))
 
 
-@functools.lru_cache(4)
+@functools.cache
 def _client(api_url: str) -> SyncPrefectClient:
     """A client that all threads share, for as long as the process lives: the context's own ends with its task."""
-    return get_client(httpx_settings={}, sync_client=True).__enter__()
+    return _CLIENTS.enter_context(get_client(httpx_settings={}, sync_client=True))
 
 
 def _logger() -> Any:

@@ -36,13 +36,14 @@ _LOOK_AGAIN = 5.0
 """Seconds after which a cluster is asked anew how many workers it has."""
 
 
-def run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]]) -> None:
+def run_tasks(plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], done: set[tuple[str, int | None]]) -> None:
     """Run every task on the flow's task runner and wait for all; raise the first failure, in the order of the plan.
 
+    The steps and items that end well are added to ``done``.
     When this is interrupted the steps that run are interrupted too, so that none goes on after its run has ended.
     """
     context: Any = FlowRunContext.get()  # there is one in any flow run
-    submission = _Submission(plan, run, tasks, context.task_runner)
+    submission = _Submission(plan, run, tasks, context.task_runner, done)
     with to_workers(context, run), stopping(context.task_runner, run, submission.waiting):
         submission.finish()
     errors = submission.errors
@@ -63,8 +64,15 @@ class _Open:
 class _Submission:
     """What is known while the tasks of one run are submitted; all in the flow's own thread."""
 
-    def __init__(self, plan: Plan, run: Run, tasks: Mapping[str, Task[..., Any]], runner: TaskRunner[Any]) -> None:
-        self.plan, self.run, self.tasks, self.runner = plan, run, tasks, runner
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        tasks: Mapping[str, Task[..., Any]],
+        runner: TaskRunner[Any],
+        done: set[tuple[str, int | None]],
+    ) -> None:
+        self.plan, self.run, self.tasks, self.runner, self.done = plan, run, tasks, runner, done
         self.errors: dict[str, BaseException] = {}
         self.waiting: set[PrefectFuture[Any]] = set()
         self._away = is_away(runner)
@@ -150,7 +158,9 @@ class _Submission:
         """Keep what came of a task; after a node's last one the node has ended."""
         self.waiting.discard(future)
         node = work.node
-        work.made[index or 0] = _outcome(node, future)
+        made = work.made[index or 0] = _outcome(node, future)
+        if not isinstance(made, BaseException):
+            self.done.update((member.name, index) for member in node.members or (node,))
         if self._away:
             self._tell("ended", node, index)
         work.open -= 1

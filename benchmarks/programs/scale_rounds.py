@@ -17,9 +17,10 @@ from typing import Any
 from measure import alternate
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from tailrace import pipeline, step
+from tailrace.adapters.prefect.server import settle
 
 _IN_FLIGHT = 16
 _NUMBERS = 10_000
@@ -125,7 +126,8 @@ def main(rounds: int, most: int) -> None:
         "most": (1, lambda: _ours_wide(most), lambda: bare_map(most)),
     }
     found: dict[str, Any] = {}
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    url, _ = settle()  # two servers on one SQLite lock each other out: each shape's bare flow is given ours
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for name, (times, ours, bare) in shapes.items():
             pair = alternate(times, lambda one=ours: _timed(one), lambda one=bare: _timed(one), warm_up=0)
             found[name] = dict(zip(("ours", "bare"), pair, strict=True))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from tailrace import (
     Dataset,
     DestinationError,
+    LocalArtifactStore,
     MaterializationError,
     MemoryArtifactStore,
     Metrics,
@@ -28,6 +31,7 @@ from tailrace import (
 )
 from tailrace.adapters.events import StepEvent
 from tailrace.adapters.testing.pipelines import chain, diamond, fan, numbers
+from tailrace.catalog.journal import Journal, find_runs
 
 pytestmark = pytest.mark.xdist_group("prefect")
 
@@ -83,6 +87,21 @@ def test_a_value_returned_bare_is_wrapped_as_declared(engine: str) -> None:
     assert isinstance(result.outputs["bare"], Model)
     assert result.outputs["content"] == 1
     assert result.outputs["as_returned"] == "dict"
+
+
+@ENGINES
+def test_a_step_that_exits_has_failed_and_so_has_its_run(engine: str) -> None:
+    @step
+    def leave() -> int:
+        sys.exit("enough")
+
+    with pytest.raises(SystemExit, match="enough"):
+        Pipeline("p").add_step(leave).run(orchestrator=engine)
+    (journal,) = find_runs(LocalArtifactStore(".tailrace/artifacts"))
+    end = journal.end()
+    assert end is not None
+    assert (end.state, end.failed_step, end.error) == ("failed", "leave", "SystemExit: enough")
+    assert [task.state for task in journal.tasks()] == ["failed"]
 
 
 @ENGINES
@@ -251,6 +270,26 @@ def test_a_run_that_cannot_open_its_tracker_is_recorded_as_failed(project: Path)
     end = orjson.loads(next(project.rglob("r/result.json")).read_bytes())
     assert end["state"] == "failed"
     assert "DestinationError" in end["error"]
+
+
+@ENGINES
+def test_what_a_slower_execution_under_the_same_id_writes_last_stays(engine: str) -> None:
+    @step
+    def twice(first: int) -> int:
+        run = current_run().run
+        journal = Journal.of(LocalArtifactStore(".tailrace/artifacts"), run)
+        record = journal.task("first", None)
+        assert record is not None
+        journal.write_task(replace(record, started="2026-01-01T00:00:00+00:00"))  # its own began before this one
+        return 2 * first
+
+    @step
+    def first() -> int:
+        return 1
+
+    result = Pipeline("p").add_step(first).add_step(twice).run(orchestrator=engine)
+    assert result.steps["first"].state == "completed"
+    assert result.outputs["first"] == 1
 
 
 def test_what_an_earlier_execution_under_the_same_id_left_is_not_taken_for_this_one(project: Path) -> None:

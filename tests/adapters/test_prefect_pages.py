@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
+from prefect.settings import PREFECT_API_URL
 
 from tailrace import Dataset, Metrics, Model, Pipeline, StepFailed, pipeline, step
-from tailrace.adapters.prefect import to_flow
+from tailrace.adapters.prefect import pages, to_flow
 
 pytestmark = [pytest.mark.xdist_group("prefect"), pytest.mark.usefixtures("prefect_server")]
 
@@ -261,8 +267,6 @@ def test_pages_can_be_switched_off(project: Path) -> None:
 def test_what_prefect_refuses_is_a_warning_and_the_run_goes_on(
     project: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tailrace.adapters.prefect import pages
-
     monkeypatch.setattr(pages, "artifact_key", lambda *names: f"NO KEY {names}")
     run_id = to_flow(Pipeline("refused", context={"size": 1}).add_step(numbers))()
     assert artifacts(run_id) == []
@@ -290,3 +294,41 @@ def test_a_failed_run_still_raises_its_own_error(project: Path) -> None:
 
     with pytest.raises(StepFailed, match="its own"):
         to_flow(Pipeline("own").add_step(broken))()
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+@pipeline
+def beside() -> None:
+    for name in ("a", "b", "c", "d"):
+        numbers.with_options(name=name)(2)
+
+
+def test_threads_that_show_something_at_once_share_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, together = [], threading.Barrier(2)
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        with suppress(threading.BrokenBarrierError):
+            together.wait(0.5)  # a second one that is made meanwhile
+        made.append(get_client(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(pages, "get_client", slowly)
+    pages._client.cache_clear()
+    beside.run(orchestrator="local")
+    assert len(made) == 1
+
+
+def test_a_process_that_has_shown_its_run_leaves_no_connection_open(project: Path) -> None:
+    program = project / "small.py"
+    program.write_text(
+        "from tailrace import pipeline, step\n@step\ndef one() -> int:\n    return 1\n"
+        "@pipeline\ndef p():\n    one()\nprint(p.run(orchestrator='local').run_id)\n"
+    )
+    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    command = [sys.executable, "-W", "always::ResourceWarning", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    (run_id,) = re.findall(r"^\d{8}T\S+$|^[0-9a-f-]{36}$", done.stdout, re.MULTILINE)
+    assert len(texts(run_id)) == 2
+    assert "ResourceWarning" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,17 @@ def test_a_failing_step_takes_along_what_needs_it_and_nothing_else() -> None:
     assert (ran.end.state, ran.end.failed_step) == ("failed", "boom")
     assert ran.end.error == "ValueError: 1 is too much"
     assert ran.told == told_by_inline(failing, run_id="r")
+
+
+def test_a_step_that_exits_has_failed() -> None:
+    @step
+    def leave() -> int:
+        sys.exit("enough")
+
+    ran = run_pipeline(Pipeline("leaving").add_step(leave))
+    assert ran.states == {"leave": "failed", "close_run": "failed"}
+    assert ran.recorded == {"leave": "failed"}
+    assert (ran.end.state, ran.end.failed_step, ran.end.error) == ("failed", "leave", "SystemExit: enough")
 
 
 @step(retries=2, retry_delay=[0.01, 0.02])

@@ -132,6 +132,25 @@ def test_a_manifest_that_cannot_be_read_keeps_all_that_is_beside_it(lab: Lab, pl
     assert "cannot be read" in report.problems[0]
 
 
+def test_only_manifests_that_have_several_contents_beside_them_are_read(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Store(LocalArtifactStore):
+        def read(self, key: str) -> bytes:
+            asked.append(key)
+            return super().read(key)
+
+    store = Store(tmp_path)
+    for path, value in (("one", 1), ("other", 2), ("other", 3)):
+        store.save(value, path)
+    age(tmp_path, DAY)
+    asked.clear()
+    assert kinds(Collector({"default": store}).find()) == ["content"]
+    assert asked == [f"other/{MANIFEST}"]
+    Collector({"default": store}, rule=Retention(keep_last=1)).find()
+    assert asked.count(f"one/{MANIFEST}") == 1
+
+
 def test_a_store_inside_another_is_looked_at_once(lab: Lab, place: Path) -> None:
     lab.stores["inner"] = LocalArtifactStore(place / "inner", durable=False)
     lab.stores["inner"].save("old", "a")

@@ -90,6 +90,8 @@ def test_it_is_started_once_serves_runs_says_how_it_is_and_is_ended(cli: Cli, ho
     assert told == {**{key: second[key] for key in told if key in second}, "state": "running", "runs": 1}
     assert told["database"] == f"sqlite+aiosqlite:///{home}/prefect.db"
     assert {"State", "Pages", "Since", "Prefect", "Runs"} <= set(cli("server", "status").stdout.split())
+    checked = json.loads(cli("doctor", "--json").stdout)[-1]
+    assert (checked["state"], checked["detail"]) == ("ok", f"{told['ui']} answers, Prefect {told['version']}")
     told_of_other = cli("server", "start", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert "PREFECT_API_URL=http://127.0.0.1:9/api is stronger" in told_of_other.stdout
 
@@ -98,6 +100,7 @@ def test_it_is_started_once_serves_runs_says_how_it_is_and_is_ended(cli: Cli, ho
     assert until(lambda: not lives(told["pid"]), 2), "its lock is free, so it is ended already"
     assert not (home / "tailrace-server.json").exists()
     assert cli("server", "stop").stdout == "No server runs.\n"
+    assert json.loads(cli("doctor", "--json").stdout)[-1]["detail"].startswith("none runs: each run starts a server")
     status = cli("server", "status", "--json")
     assert (status.returncode, json.loads(status.stdout)) == (1, {"state": "stopped"})
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def test_a_tensor_comes_back_with_the_same_bytes(name: str) -> None:
     check_round_trip(VALUES[name](), equal=same)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"constraint": tf.nn.relu}, "a constraint, which is code"),
+        ({"synchronization": tf.VariableSynchronization.ON_READ}, "between devices"),
+        ({"aggregation": tf.VariableAggregation.SUM}, "between devices"),
+    ],
+)
+def test_a_variable_that_would_lose_something_is_refused(given: dict[str, Any], told: str) -> None:
+    check_refused(tf.Variable([1.0], **given), told, ".value()")
+
+
 def test_a_variable_keeps_its_name_shape_and_flag() -> None:
     found = restored(VALUES["variable"]())
     assert (found.name, found.trainable, found.shape.as_list()) == ("w:0", False, [None, 2])
@@ -69,6 +82,12 @@ def test_another_process_writes_the_same_bytes() -> None:
 def test_the_metadata_are_those_of_the_stream(tmp_path: Path) -> None:
     assert saved_in(tmp_path / "stream", VALUES["range"]())[0].metadata["rows"] == 5
     assert Dataset(VALUES["range"]()).format == "tf.data"
+
+
+def test_a_stream_is_saved_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved_in(tmp_path / "stream", VALUES["range"]())
 
 
 @pytest.mark.parametrize("content", [b"\xff" * 64, b"\x80\x04cos\nsystem\n"])
