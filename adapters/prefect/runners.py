@@ -45,7 +45,7 @@ def task_runner(options: Mapping[str, Any]) -> TaskRunner[Any]:
     if kind == "processes":
         return ProcessPoolTaskRunner(max_workers=workers)
     try:
-        from prefect_dask import DaskTaskRunner
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError as error:
         raise MissingExtra("Running steps on Dask", "dask", error.name or "prefect_dask") from error
     logging.getLogger("distributed").setLevel(logging.WARNING)  # else each connection of the cluster is a line

@@ -14,7 +14,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
-from prefect_dask import DaskTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner
 
 from tailrace import pipeline, step
 from tailrace.adapters.prefect import to_flow
@@ -53,6 +53,7 @@ def main(rounds: int, tasks: int) -> None:
             return time.perf_counter() - begin
 
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            ours(items=list(range(8)))  # now the workers have imported what either side needs
             pair = alternate(
                 rounds, lambda: timed(lambda: ours(items=list(range(tasks)))), lambda: timed(bare_wide), warm_up=0
             )

@@ -209,7 +209,7 @@ def test_a_server_in_the_background_of_another_version_or_database_is_told_and_n
 
 
 def test_settings_that_a_program_has_made_are_those_of_the_server(script: Script, home: Path, project: Path) -> None:
-    database = shutil.copy(home / "prefect.db", project / "other.db")
+    database = Path(shutil.copy(home / "prefect.db", project / "other.db"))
     code = (
         "from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL as URL, temporary_settings\n"
         f"with temporary_settings({{URL: 'sqlite+aiosqlite:///{database}'}}):\n    print(small.run().state)\n"

@@ -52,7 +52,7 @@ def engine(request: pytest.FixtureRequest, prefect_server: None) -> Engine:
 
     if request.param == "processes":
         return _engine(lambda: ProcessPoolTaskRunner(max_workers=2))
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     address = request.getfixturevalue("cluster")
     return _engine(lambda: DaskTaskRunner(address=address))

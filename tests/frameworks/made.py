@@ -132,7 +132,8 @@ def keras() -> Makers:
 
     def fitted() -> Any:
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu"), layers.Dense(1)], name="small")
+        first, last = layers.Dense(3, activation="relu", name="dense"), layers.Dense(1, name="dense_1")
+        model = keras.Sequential([keras.Input((4,)), first, last], name="small")
         model.compile("adam", "mse", metrics=["mae"])
         model.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
         return model

@@ -156,13 +156,16 @@ class Prefect:
         if user:
             shutil.chown(data, user)
         port = str(free_port())
-        make = [programs / "initdb", "-D", data / "db", "-U", "prefect", "-A", "trust"]
+        make = [str(part) for part in (programs / "initdb", "-D", data / "db", "-U", "prefect", "-A", "trust")]
         subprocess.run(make, user=user, cwd=data, check=True, capture_output=True)
-        run = [programs / "postgres", "-D", data / "db", "-k", data, "-h", "127.0.0.1", "-p", port, "-F"]
+        run = [
+            str(part)
+            for part in (programs / "postgres", "-D", data / "db", "-k", data, "-h", "127.0.0.1", "-p", port, "-F")
+        ]
         service = subprocess.Popen(run, user=user, cwd=data, stderr=subprocess.DEVNULL)
         self._stack.callback(service.wait)
         self._stack.callback(service.send_signal, signal.SIGINT)
-        ask = [programs / "pg_isready", "--quiet", "-h", "127.0.0.1", "-p", port]
+        ask = [str(part) for part in (programs / "pg_isready", "--quiet", "-h", "127.0.0.1", "-p", port)]
         self.until("PostgreSQL answers", lambda: subprocess.run(ask, check=False).returncode == 0)
         return f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
 

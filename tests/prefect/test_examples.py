@@ -42,6 +42,7 @@ def test_prefect_yaml_deploys_every_flow(deployed: Prefect, examples: Path) -> N
     assert [schedule["active"] for schedule in nightly["schedules"]] == [False]
 
 
+@pytest.mark.slow
 def test_the_example_that_a_worker_runs_leaves_what_a_local_run_leaves(
     deployed: Prefect, examples: Path, project: Path
 ) -> None:

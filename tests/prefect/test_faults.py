@@ -100,16 +100,13 @@ def begun(runs: Runs) -> dict[str, str]:
     """They begin together, as their processes take seconds to start."""
     for name in ("killed", "cancelled", "two"):
         runs.hold(name)
-    for name in ("again", "button"):
-        (runs.folder / f"fail {name}").touch()
+    (runs.folder / "fail button").touch()
     return {
         "killed": runs.begin("killed"),
         "cancelled": runs.begin("cancelled"),
         "two": runs.begin("two"),
         "two more": runs.begin("two", deployment="holding/e"),
         "button": runs.begin("button"),
-        "again": runs.begin("again", deployment="again/d"),
-        "other": runs.begin("other", deployment="holding/e", rate=0.2),
     }
 
 
@@ -174,14 +171,21 @@ def test_a_run_that_failed_and_is_retried_by_its_page_s_button_is_completed_once
     runs.is_whole("button")
 
 
-def test_a_flow_that_retries_itself_completes_its_run_once(runs: Runs, begun: dict[str, str]) -> None:
-    runs.project.completes(begun["again"])
-    assert "AwaitingRetry" in runs.prefect.states(begun["again"])
+@pytest.mark.slow
+def test_a_flow_that_retries_itself_completes_its_run_once(runs: Runs) -> None:
+    (runs.folder / "fail again").touch()
+    run = runs.begin("again", deployment="again/d")
+    runs.project.completes(run)
+    assert "AwaitingRetry" in runs.prefect.states(run)
     runs.is_whole("again")
 
 
-def test_runs_of_two_deployments_at_once_do_not_touch_each_other(runs: Runs, begun: dict[str, str]) -> None:
-    runs.project.completes(begun["other"])
+@pytest.mark.slow
+def test_runs_of_two_deployments_at_once_do_not_touch_each_other(runs: Runs) -> None:
+    one, other = runs.begin("one"), runs.begin("other", deployment="holding/e", rate=0.2)
+    for run in (one, other):
+        runs.project.completes(run)
+    runs.is_whole("one")
     runs.is_whole("other", rate=0.2)
 
 
