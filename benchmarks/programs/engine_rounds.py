@@ -18,10 +18,11 @@ from typing import Any
 from measure import alternate
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from tailrace import pipeline, step
+from tailrace.adapters.prefect.server import settle
 
 _STEPS = 20
 _IN_FLIGHT = 16
@@ -98,7 +99,8 @@ def main(rounds: int) -> None:
         "quick": partial(chain.run, stack="quick"),
         "durable": partial(chain.run, stack="durable"),
     }
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    url, _ = settle()  # else a bare flow has a server of its own, on the same SQLite
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         figures = alternate(rounds, *(partial(_per_task, run) for run in runs.values()))
     sys.stdout.write("\n" + json.dumps(dict(zip(runs, figures, strict=True))))
 

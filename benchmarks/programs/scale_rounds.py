@@ -126,7 +126,7 @@ def main(rounds: int, most: int) -> None:
         "most": (1, lambda: _ours_wide(most), lambda: bare_map(most)),
     }
     found: dict[str, Any] = {}
-    url, _ = settle()  # two servers on one SQLite lock each other out: each shape's bare flow is given ours
+    url, _ = settle()  # else a bare flow has a server of its own, and two on one SQLite lock each other out
     with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         for name, (times, ours, bare) in shapes.items():
             pair = alternate(times, lambda one=ours: _timed(one), lambda one=bare: _timed(one), warm_up=0)
