@@ -46,11 +46,12 @@ def main() -> int:
         bench = Bench(Path(folder), sys.executable, asked.kedro_python)
         for subject in asked.subjects or SUBJECTS:
             begin = time.perf_counter()
-            rows += _measured(subject, bench)
+            found = list(_measured(subject, bench))
+            print(*_table(found), "", sep="\n", flush=True)
             print(f"{subject}: measured in {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+            rows += found
     machine = {"python": platform.python_version(), "system": platform.platform(), "processors": os.cpu_count()}
-    print(*_table(rows), sep="\n")
-    print(f"\nPython {machine['python']}, {machine['system']}, {machine['processors']} processors")
+    print(f"Python {machine['python']}, {machine['system']}, {machine['processors']} processors")
     if asked.json:
         Path(asked.json).write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=1))
     return 0
@@ -85,7 +86,7 @@ def _measured(subject: str, bench: Bench) -> Iterator[Row]:
 
 
 def _table(rows: list[Row]) -> Iterator[str]:
-    """The rows as a Markdown table."""
+    """The rows of a subject as a Markdown table."""
     head = ["what", "median", "least", "ratio (quartiles)", "to the floor", "budget", ""]
     cells = [head, *map(_cells, rows)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(head))]

@@ -23,6 +23,9 @@ from tailrace.catalog.gc import Collector
 from tailrace.catalog.rows import GcReport
 from tailrace.stores.listing import store_time
 
+FORK = multiprocessing.get_context("fork")
+"""A process started anew could not import this module: where pytest is a program of its own, `tests` is no package."""
+
 
 def collect(store: ArtifactStore, grace: float) -> GcReport:
     collector = Collector({"default": store}, grace=grace)
@@ -143,7 +146,7 @@ def test_ten_processes_write_while_it_is_collected_over_and_over(sharing: bool, 
     is removed that is just being saved again."""
     store = LocalArtifactStore(tmp_path, durable=False, deduplicate=sharing)
     removed = 0
-    with multiprocessing.get_context("spawn").Pool(10) as pool:
+    with FORK.Pool(10) as pool:
         pending = [pool.apply_async(_write, (str(tmp_path), writer, 4.0, sharing)) for writer in range(10)]
         while not all(done.ready() for done in pending):
             removed += len(collect(store, 1.0).items)
@@ -166,7 +169,7 @@ def test_content_that_is_taken_into_use_while_it_is_removed_is_there_afterwards(
     The grace period is longer than a save takes, on a machine that is busy too.
     """
     folder, store = str(tmp_path), LocalArtifactStore(tmp_path, durable=False)
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with FORK.Pool(2) as pool:
         pending = [pool.apply_async(_flip, (folder, path)) for path in ("a", "b")]
         removed = 0
         while not all(done.ready() for done in pending):
