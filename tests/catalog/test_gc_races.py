@@ -129,6 +129,7 @@ def _write(folder: str, writer: int, seconds: float, sharing: bool) -> dict[str,
         value = f"value {chance.randrange(4)}" * 2000
         store.save(value, f"all/{chance.randrange(5)}")
         path = f"own/{writer}/{chance.randrange(5)}"
+        value = f"value {chance.randrange(40)}" * 2000  # so many that some are old before they are saved again
         store.save(value, path)
         mine[path] = value
         if chance.random() < 0.2:
