@@ -26,6 +26,8 @@ _PRIVATE = {
     "PREFECT__SERVER_FINAL": "1",
     "PREFECT_UI_ENABLED": "false",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",  # a transaction for each state is slower than a run
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "3600",  # the rest is written when it stops
 }
 
 
@@ -75,7 +77,7 @@ class PrivateServer:
         atexit.unregister(self.stop)
         _opened(self._process.stdin).close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

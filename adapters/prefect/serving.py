@@ -6,6 +6,7 @@ whatever is importable where the command was typed. It says where it serves on s
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -14,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,9 +61,6 @@ def main(asked: dict[str, Any]) -> None:
     gc.enable()
     gc.freeze()
     _serve(app, bound, {**facts, "url": f"{address}/api", **about}, state, serving, asked.get("idle"))
-    if state:
-        state.unlink(missing_ok=True)
-    os._exit(0)  # the rest of an orderly end takes another tenth of a second, and ends nothing more
 
 
 def _application(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
@@ -93,6 +92,15 @@ def _serve(
                 print(json.dumps(facts), flush=True)
                 os.dup2(2, 1)  # nobody reads on
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await _recorded()
+            await super().shutdown(sockets)
+
+        async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().serve(sockets)
+            if self.started:
+                await _end(state)
+
     busy = _Busy(app)
     config = uvicorn.Config(busy, log_level="error", lifespan="on", timeout_graceful_shutdown=_GRACE)
     server = Server(config)
@@ -100,8 +108,27 @@ def _serve(
     if idle:
         threading.Thread(target=_end_idle, args=(server, busy, idle), daemon=True).start()
     server.run(sockets=[bound])
-    if not server.started:
-        sys.exit(3)
+    sys.exit(3)  # it did not start
+
+
+async def _recorded() -> None:
+    """Wait until the events that came are in the database: Prefect's services would drop the rest when they stop."""
+    from prefect.server.utilities.messaging.memory import METRICS
+
+    events, seen, since = METRICS["events"], -1, time.monotonic()
+    while events["consumed"] < events["published"] and time.monotonic() - since < _GRACE:
+        if events["consumed"] != seen:
+            seen, since = events["consumed"], time.monotonic()
+        await asyncio.sleep(0.02)
+
+
+async def _end(state: Path | None) -> None:
+    """End now that all services have stopped, and the database is closed: the loop would wait for tasks left behind."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_asyncgens(), _GRACE)
+    if state:
+        state.unlink(missing_ok=True)
+    os._exit(0)
 
 
 class _Busy:

@@ -39,6 +39,18 @@ def mine():
 """
 RUN = PIPELINE + "state = small.run().state\nprint(state, mine())\n"
 
+MANY = (
+    PIPELINE
+    + """
+@pipeline
+def large() -> None:
+    for _ in range(150):
+        one()
+
+print(large.run().state)
+"""
+)
+
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -148,6 +160,15 @@ def test_the_server_ends_when_the_process_is_killed_though_a_child_of_it_lives_o
             assert child in using(home)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_all_that_was_done_is_in_prefects_database_when_the_process_has_ended(script: Script, home: Path) -> None:
+    before = task_runs(home / "prefect.db")
+    done = script(MANY)
+    assert (done.stdout, done.stderr) == ("completed\n", "")
+    after = task_runs(home / "prefect.db")
+    assert len(after) == len(before) + 150
+    assert {state for _, state in after} == {"COMPLETED"}
 
 
 def test_a_run_in_a_step_of_another_is_on_the_same_server_and_the_next_one_too(script: Script, home: Path) -> None:
