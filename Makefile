@@ -3,6 +3,7 @@
 #   make all      what CI runs: lint types test docs newest test-frameworks
 #   make test     the tests; narrow them with ARGS="tests/core -k split"
 #   make test-faults  networks that fail a hundred times each, bad servers, killed writers: the better part of an hour
+#   make test-localstack  those of S3 on LocalStack, in the place of moto's server
 #   make test-celery  those of Airflow's scheduler once more, on Celery and Redis
 #   make test-frameworks  those of PyTorch, Keras, TensorFlow and Hugging Face, which are gigabytes
 # Another interpreter: make PYTHON=python3.12 (after `make clean`).
@@ -10,7 +11,7 @@
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: all bench clean constraints demo docs lint newest test test-celery test-frameworks test-faults types venv
+.PHONY: all azurite bench clean constraints demo docs lint newest test test-celery test-faults test-frameworks test-localstack types venv
 
 # Without byte code every start takes two to three times as long, and measures nothing.
 unexport PYTHONDONTWRITEBYTECODE
@@ -53,7 +54,7 @@ demo: $(STAMP)
 
 # Without ARGS those that drive Airflow run beside the others, and are shown after them: they wait more than they work.
 BESIDE := -n 3 --dist loadfile
-test: $(STAMP)
+test: $(STAMP) azurite
 ifeq ($(strip $(ARGS)),)
 	@mkdir -p build
 	$(BIN)/pytest tests/airflow >build/airflow.log 2>&1 & \
@@ -62,6 +63,14 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/pytest --ignore=tests/docs $(ARGS)
 endif
+
+# Azure's server comes from npm. Where there is none, or no registry, Azure's tests are skipped and say so.
+AZURITE := 3.35.0
+azurite: .azurite/$(AZURITE)
+.azurite/$(AZURITE):
+	@if ! command -v npm >/dev/null; then echo 'No npm: the tests of Azure are skipped.'; \
+	elif npm install --silent --no-audit --no-fund --fetch-retries 1 --fetch-timeout 60000 --prefix .azurite azurite@$(AZURITE) \
+	  </dev/null; then touch $@; else echo 'npm could not install azurite: the tests of Azure are skipped.'; fi
 
 # What `pip install tailrace` gives: the newest Prefect, and no Airflow.
 NEWEST := VENV=.venv-newest EXTRAS=dev,all WITH=newest
@@ -74,8 +83,19 @@ test-celery: $(STAMP)
 	$(BIN)/pytest tests/airflow/test_services.py tests/airflow/test_scheduler.py tests/airflow/test_crashes.py $(ARGS)
 
 test-faults: export FAULT_ROUNDS = 100
-test-faults: $(STAMP)
-	$(BIN)/pytest -n 3 -m 'slow or not slow' tests/stores/test_faults.py tests/stores/test_bad_stores.py tests/stores/test_crash.py $(ARGS)
+test-faults: $(STAMP) azurite
+	$(BIN)/pytest -n 3 -m 'slow or not slow' $(addprefix tests/stores/test_,faults.py bad_stores.py crash.py killed_in_a_bucket.py pipeline_in_a_bucket.py dedup.py) $(ARGS)
+
+# LocalStack needs older packages than ours: it has an environment of its own, of Python 3.11, and no part of it is imported.
+LOCALSTACK := .venv-localstack
+$(LOCALSTACK)/.installed: constraints/py311-localstack.txt
+	$(PYTHON) -m venv --clear $(LOCALSTACK)
+	$(LOCALSTACK)/bin/$(PIP) install --quiet --requirement $<
+	touch $@
+
+test-localstack: export LOCALSTACK_PYTHON = $(CURDIR)/$(LOCALSTACK)/bin/python
+test-localstack: $(STAMP) $(LOCALSTACK)/.installed
+	$(BIN)/pytest $(BESIDE) -m 'slow or not slow' -k s3 $(addprefix tests/stores/test_,battery.py dedup.py file_level.py object_stores.py verify.py example_in_a_bucket.py killed_in_a_bucket.py) $(ARGS)
 
 # Libraries of gigabytes, in an environment of their own. pip is told where PyTorch for the CPU alone is; the newest
 # would bring as much again for GPUs, so its version is fixed in the constraints.
@@ -116,5 +136,5 @@ constraints:
 	if test $(WITH) = airflow; then $(MAKE) constraints $(NEWEST) && $(MAKE) constraints $(FRAMEWORKS); fi
 
 clean:
-	rm -rf .venv .venv-newest .venv-frameworks build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-newest .venv-frameworks $(LOCALSTACK) .azurite build *.egg-info .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -18,7 +18,7 @@ from ..core.plan import Plan
 from ..core.results import RunResult
 from ..routing.stacks import Stack
 from .events import Listener
-from .runtime import failure, new_run_id
+from .runs import failure, new_run_id
 
 __all__ = ["run_here"]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..core.results import TaskRecord
 from ..core.typenames import routing_names
 from ..routing.router import Committed, Router, Task
 from ..routing.stacks import resolve_stack
+from .runs import make_run, new_run_id
 
 __all__ = ["RunHandle", "current_run", "entered", "start_run"]
 
@@ -28,9 +28,10 @@ _CURRENT: contextvars.ContextVar[RunHandle | None] = contextvars.ContextVar("tai
 class RunHandle:
     """A run that is going on. ``run`` says which; what is recorded belongs to its current step."""
 
-    def __init__(self, router: Router, task: Task) -> None:
+    def __init__(self, router: Router, task: Task, outputs: Container[str] = ()) -> None:
         self._router = router
         self._task = task
+        self._outputs = outputs
         self.committed: dict[str, Committed] = {}
 
     @property
@@ -52,13 +53,14 @@ class RunHandle:
         """Store a file, a folder (by path, also as text) or any object as an artifact of this step, and record it.
 
         ``kind`` is a free word that becomes a tag ("result", "figure", ...). The name is the file's unless given; the
-        same name again in the same step replaces it. Raises :class:`~tailrace.ArtifactNotFound` for a missing file.
+        same name again in the same step replaces it; that of an output of the step is refused. Raises
+        :class:`~tailrace.ArtifactNotFound` for a missing file.
         """
         if isinstance(value, str | os.PathLike):
             value = Path(value)
             if not value.exists():
                 raise ArtifactNotFound(f"{str(value)!r} cannot be recorded: there is no such file in {os.getcwd()!r}.")
-        label = name or (value.name if isinstance(value, Path) else kind)
+        label = self._free(name or (value.name if isinstance(value, Path) else kind))
         done = self._router.commit(self._task, {label: value}, {}, tags={"kind": kind})[label]
         self.committed.pop(label, None)
         self.committed[label] = done
@@ -79,6 +81,10 @@ class RunHandle:
         None is returned for the others. A crash while one is stored leaves the last one.
         """
         count = epoch if step is None else step
+        if every < 1:
+            raise TailraceError(
+                f"A checkpoint is stored every so many epochs or steps; every={every!r} is not above 0."
+            )
         if count is not None and count % every:
             return None
         return self.record_artifact(Checkpoint(state, epoch=epoch, step=step, name=name), "checkpoint", name=name)
@@ -89,7 +95,7 @@ class RunHandle:
         A retried step finds it, and so does a run that was started again under the same run id. It is loaded verified,
         and recorded as this try's until another takes its place.
         """
-        route = self._router.route(self._task, name, Checkpoint)
+        route = self._router.route(self._task, self._free(name), Checkpoint)
         store = self._router.store(route.store)
         if not store.exists(route.path):
             return None
@@ -99,6 +105,12 @@ class RunHandle:
             raise TailraceError(f"The artifact {name!r} of step {self._task.step!r} is a {ref.type}, not a checkpoint.")
         self.committed[name] = Committed(ref, {}, {"store": ref.uri}, tuple(routing_names(Checkpoint)))
         return found
+
+    def _free(self, name: str) -> str:
+        if name in self._outputs:
+            what = f"{name!r} is the name of an output of step {self._task.step!r}, which would take its place"
+            raise TailraceError(f"{what}. Record it under another name.")
+        return name
 
 
 def current_run() -> RunHandle:
@@ -128,21 +140,8 @@ def start_run(
     >>> with start_run("experiment") as run:  # doctest: +SKIP
     ...     run.record_artifact("output.csv", kind="result")
     """
-    from .runtime import new_run_id
-
     chosen = resolve_stack(stack)
-    started = datetime.now(UTC)
-    run = Run(
-        run_id=run_id or new_run_id(),
-        pipeline=name,
-        project=chosen.project,
-        started=started,
-        stack=chosen.name,
-        orchestrator="by hand",
-        root=str(chosen.root),
-        config=str(chosen.source) if chosen.source else None,
-        params=params or {},
-    )
+    run = make_run(chosen, name, run_id or new_run_id(), orchestrator="by hand", params=params or {})
     router = Router(chosen)
     journal, record = Journal.open(router.store(), RunRecord(run, ""))
     journal.reopen()
@@ -156,8 +155,8 @@ def start_run(
         error = f"{type(problem).__name__}: {problem}"
         raise
     finally:
-        seconds = (datetime.now(UTC) - started).total_seconds()
-        task = TaskRecord(name, None, state, started.isoformat(), seconds, error=error)
-        task = replace(task, extra=tuple(handle.recorded))
+        ended, extra = datetime.now(UTC), tuple(handle.recorded)
+        seconds = (ended - run.started).total_seconds()
+        task = TaskRecord(name, None, state, run.started.isoformat(), seconds, extra=extra, error=error)
         journal.write_task(task)
-        journal.close(RunEnd(state, datetime.now(UTC).isoformat(), seconds, error), [task])
+        journal.close(RunEnd(state, ended.isoformat(), seconds, error), [task])

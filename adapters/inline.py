@@ -14,7 +14,7 @@ from ..core.results import RunResult
 from ..routing.stacks import Stack
 from .attempts import attempts
 from .events import Listener, listening
-from .runtime import closing, new_run_id, open_run
+from .runs import closing, new_run_id, open_run
 from .task import run_task, skip_task
 
 __all__ = ["execute", "run_here"]

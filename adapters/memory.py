@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.annotations import pointed
+from ..core.annotations import item_type, pointed
 from ..core.assets import Asset
 from ..core.plan import Node
 from ..core.refs import ArtifactRef
@@ -74,7 +74,8 @@ def _uses(members: Sequence[Node]) -> Iterator[tuple[str, str]]:
     """Each time that a member loads an output of another, as node and output."""
     for member in members:
         for parameter, sources in member.sources.items():
-            if pointed(member.step.annotations.get(parameter)) is None:
+            wanted = member.step.annotations.get(parameter)
+            if pointed(wanted) is None and pointed(item_type(wanted)) is None:
                 yield from ((source.node, source.output) for source in sources)
 
 

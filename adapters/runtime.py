@@ -7,150 +7,32 @@ knows which engine it is, so the artifacts, digests, lineage, tracker entries an
 from __future__ import annotations
 
 import contextvars
-import os
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..catalog.journal import Journal, RunEnd, RunRecord
-from ..core.annotations import pointed
+from ..catalog.journal import Journal
 from ..core.assets import Asset
-from ..core.errors import DestinationError, MaterializationError, StepFailed, StepSkipped, StepTimeout
-from ..core.plan import Fixed, FromParam, Node, Plan
-from ..core.ref import Ref, handles
-from ..core.refs import ArtifactRef, Parent, Run, named_artifact
-from ..core.results import Outputs, RunResult, StepResult, TaskRecord
+from ..core.errors import MaterializationError, StepSkipped, StepTimeout
+from ..core.plan import Node, Plan
+from ..core.ref import handles
+from ..core.refs import ArtifactRef, Parent, Run
+from ..core.results import TaskRecord
 from ..core.typenames import type_name
 from ..routing.router import Committed, Router, Task
-from ..routing.stacks import Stack, resolve_stack
 from .events import StepEvent, emit
 from .handle import RunHandle, entered
-from .inputs import Given, find_inputs, handed_on, load_inputs
+from .inputs import Given, Loader, find_inputs, handed_on, load_inputs
 from .memory import Memory
+from .runs import router_for
 
 if TYPE_CHECKING:
     from .recall import Recall
 
-__all__ = [
-    "begin_run",
-    "close_run",
-    "closing",
-    "join_run",
-    "new_run_id",
-    "open_run",
-    "router_for",
-    "run_step",
-    "skip_step",
-    "time_out",
-]
-
-_ROUTERS: dict[tuple[str, str, str | None, str], Router] = {}
-_ROUTERS_LOCK = threading.Lock()
-
-
-def new_run_id() -> str:
-    """A run id that sorts by time: ``20261121T120500-3f9a2c``."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.urandom(3).hex()}"
-
-
-def router_for(run: Run, stack: Stack | None = None) -> Router:
-    """The destinations of a run in this process. A given stack is used from now on; else the run's own is looked up."""
-    key = (run.run_id, run.stack, run.config, run.root)
-    with _ROUTERS_LOCK:
-        if stack is not None or key not in _ROUTERS:
-            while len(_ROUTERS) >= 16:  # a server that runs pipelines for weeks must not keep every stack it ever saw
-                del _ROUTERS[next(iter(_ROUTERS))]
-            _ROUTERS[key] = Router(stack or resolve_stack(run.stack, config=run.config, cwd=Path(run.root)))
-        return _ROUTERS[key]
-
-
-def open_run(plan: Plan, **start: Any) -> Run:
-    """Start a run, or join the one that another process started under this id: :func:`join_run`, :func:`begin_run`."""
-    run = join_run(plan, **start)
-    begin_run(plan, run)
-    return run
-
-
-def join_run(
-    plan: Plan,
-    *,
-    params: Mapping[str, Any],
-    stack: Stack,
-    orchestrator: str,
-    run_id: str,
-    native_id: str = "",
-    opened: datetime | None = None,
-) -> Run:
-    """The run of this id: every process that asks gets the same start time; the first writes down what was asked.
-
-    ``opened`` is when this execution began: now, unless several processes must agree on it. Raises
-    :class:`~tailrace.RunConflict` when the id belongs to a run of another pipeline or with other parameters.
-    """
-    now = datetime.now(UTC)
-    run = Run(
-        run_id=run_id,
-        pipeline=plan.name,
-        project=stack.project,
-        started=now,
-        opened=opened or now,
-        stack=stack.name,
-        orchestrator=orchestrator,
-        root=str(stack.root),
-        config=str(stack.source) if stack.source else None,
-        native_id=native_id,
-        params=params,
-    )
-    router = router_for(run, stack)
-    _, record = Journal.open(router.store(), RunRecord(run, plan.version, tuple(_outline(plan))))
-    return replace(run, started=record.run.started)
-
-
-def begin_run(plan: Plan, run: Run) -> None:
-    """Before the first step: forget how the run ended earlier, and open the tracker's run with the parameters.
-
-    So a tracker that cannot be reached fails the run before anything is computed. May be called several times.
-    """
-    router = router_for(run)
-    journal = Journal.of(router.store(), run)
-    journal.reopen()
-    begin = datetime.now(UTC)
-    try:
-        tracker_run = router.tracker_run(run)
-        if router.tracker is not None and tracker_run is not None:
-            router.tracker.log_params(tracker_run, dict(_step_params(plan, run.params)))
-    except BaseException as error:
-        state = "failed" if isinstance(error, Exception) else "cancelled"
-        now = datetime.now(UTC)
-        end = RunEnd(state, now.isoformat(), (now - begin).total_seconds(), f"{type(error).__name__}: {error}")
-        journal.close(end, [])
-        raise
-
-
-def _outline(plan: Plan) -> Iterator[dict[str, Any]]:
-    for node in plan.nodes:
-        outputs = [output.name for output in node.outputs]
-        said = {"step": node.name, "upstream": list(node.upstream), "outputs": outputs, "mapped": list(node.mapped)}
-        yield {**said, "when": node.condition} if node.condition else said
-
-
-def _step_params(plan: Plan, params: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The parameters of the steps as trackers name them, ``<step>.<key>``: those known before the run."""
-    for node in plan.nodes:
-        for name, declared in node.step.parameters.items():
-            binding = node.bindings.get(name)
-            if isinstance(binding, FromParam | Fixed):
-                lazy = pointed(node.step.annotations.get(name)) is not None
-                value = binding.value if isinstance(binding, Fixed) else params[binding.name]
-                lazy = lazy or (isinstance(binding, FromParam) and plan.params[binding.name].is_artifact)
-                named = named_artifact(value) if lazy else None
-                yield f"{node.name}.{name}", named[0] if named else value
-            elif binding is None and declared.default is not declared.empty:
-                yield f"{node.name}.{name}", declared.default
+__all__ = ["run_step", "skip_step", "time_out"]
 
 
 def run_step(
@@ -160,61 +42,84 @@ def run_step(
 
     ``refs`` holds a reference, or a list of them, for each parameter that takes upstream outputs, None for what was
     skipped; ``run.map_index`` and ``run.attempt`` say which task and which try this is. ``memory`` is what steps of one
-    task hand to each other. What the function raises comes
-    out as it is, after the journal has it; then no output of this try is committed but those that were before the
-    failure. :class:`~tailrace.StepSkipped` is no failure: the step's condition does not hold, an input that it needs
-    was skipped, or it says so itself. Then it has no outputs, and must not be tried again.
+    task hand to each other. What the function raises comes out as it is, after the journal has it; then no output of
+    this try is committed but those that were before the failure. :class:`~tailrace.StepSkipped` is no failure: the
+    step's condition does not hold, an input that it needs was skipped, or it says so itself. Then it has no outputs,
+    and must not be tried again.
     """
-    node = plan.node(step)
-    router = router_for(run)
-    started = datetime.now(UTC).isoformat()
-    record = TaskRecord(step, run.map_index, "completed", started, 0.0, run.attempt, native_id=run.native_id)
-    begin = time.perf_counter()
-    handle: RunHandle | None = None
-    lent: list[Ref[Any]] = []
+    attempt = _Attempt(plan, plan.node(step), run)
     try:
         emit(StepEvent("started", step, run.map_index, run.run_id))
-        inputs, parents = find_inputs(plan, node, run, refs, memory or router)
-        task = Task(run, step, node.step.code_version, plan.version, parents)
-        record = replace(record, inputs=_ids(parents))
-        recall = _look_up(node, task, inputs, router) if node.step.cache else None
-        if recall is not None and recall.done:
-            record = recall.recorded(record)
-            _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
-            return dict(record.outputs)
-        arguments = load_inputs(node, inputs, memory or router)
-        lent += (found for argument in arguments.values() for found in handles(argument))
-        record = replace(record, load=time.perf_counter() - begin)
-        middle = time.perf_counter()
-        handle = RunHandle(router, task)
-        try:
-            with entered(handle):
-                values = _outputs(node, _call(node, dict(arguments)))
-        finally:
-            for lazy in lent:
-                lazy.release()
-            arguments.clear()  # what the step does not return is free before its outputs are written
-        record = replace(record, compute=time.perf_counter() - middle)
-        done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
-        record = _completed(record, done, handle)
-        if recall is not None:
-            recall.keep(done, handle.committed, record.compute)
-        if memory is not None:
-            memory.keep(node, values, record.outputs)
+        attempt.perform(refs, memory)
     except StepSkipped as skipped:
-        record = replace(record, state="skipped", error=str(skipped), extra=tuple(handle.recorded) if handle else ())
-        _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
+        attempt.end("skipped", str(skipped))
         raise
     except BaseException as error:
         state = "failed" if isinstance(error, Exception | SystemExit) else "cancelled"  # a step may call sys.exit()
-        shown = f"{type(error).__name__}: {error}"
-        _finish(router, run, replace(record, state=state, error=shown, seconds=time.perf_counter() - begin))
+        attempt.end(state, f"{type(error).__name__}: {error}")
         raise
-    finally:
-        for lazy in lent:
-            lazy.close()
-    _finish(router, run, replace(record, seconds=time.perf_counter() - begin))
-    return dict(record.outputs)
+    attempt.end("completed")
+    return dict(attempt.record.outputs)
+
+
+class _Attempt:
+    """One try of a task, and what its record says so far."""
+
+    def __init__(self, plan: Plan, node: Node, run: Run) -> None:
+        self.plan, self.node, self.run = plan, node, run
+        self.router = router_for(run)
+        started = datetime.now(UTC).isoformat()
+        self.record = TaskRecord(
+            node.name, run.map_index, "running", started, 0.0, run.attempt, native_id=run.native_id
+        )
+        self._begin = time.perf_counter()
+        self._handle: RunHandle | None = None
+
+    def perform(self, refs: Mapping[str, Any], memory: Memory | None) -> None:
+        """Deliver what the step cache has; else load the inputs, call the function, and deliver what it returns."""
+        node, router, loader = self.node, self.router, memory or self.router
+        inputs, parents = find_inputs(self.plan, node, self.run, refs, loader)
+        task = Task(self.run, node.name, node.step.code_version, self.plan.version, parents)
+        self.record = replace(self.record, inputs=_ids(parents))
+        recall = _look_up(node, task, inputs, router) if node.step.cache else None
+        if recall is not None and recall.done:
+            self.record = recall.recorded(self.record)
+            return
+        with ExitStack() as lent:
+            self._handle = RunHandle(router, task, {output.name for output in node.outputs})
+            values = self._compute(inputs, loader, self._handle, lent)
+            done = router.commit(task, values, {output.name: output.annotation for output in node.outputs})
+            self.record = _delivered(self.record, done)
+            if recall is not None:
+                recall.keep(done, self._handle.committed, self.record.compute)
+            if memory is not None:
+                memory.keep(node, values, self.record.outputs)
+
+    def _compute(
+        self, inputs: Mapping[str, Given], loader: Loader, handle: RunHandle, lent: ExitStack
+    ) -> dict[str, Any]:
+        """The values by output; the handles that the function was given are closed with ``lent``."""
+        arguments = load_inputs(self.node, inputs, loader)
+        lazy = [found for argument in arguments.values() for found in handles(argument)]
+        for found in lazy:
+            lent.callback(found.close)
+        middle = time.perf_counter()
+        self.record = replace(self.record, load=middle - self._begin)
+        try:
+            with entered(handle):
+                values = _outputs(self.node, _call(self.node, dict(arguments)))
+        finally:
+            for found in lazy:
+                found.release()
+            arguments.clear()  # what the step does not return is free before its outputs are written
+        self.record = replace(self.record, compute=time.perf_counter() - middle)
+        return values
+
+    def end(self, state: str, error: str = "") -> None:
+        """Write the record, with what the step recorded by itself, however it ended."""
+        extra = tuple(self._handle.recorded) if self._handle else self.record.extra
+        seconds = time.perf_counter() - self._begin
+        _finish(self.router, self.run, replace(self.record, state=state, error=error, extra=extra, seconds=seconds))
 
 
 def skip_step(run: Run, step: str, reason: str, map_index: int | None = None) -> None:
@@ -236,77 +141,6 @@ def time_out(node: Node, run: Run) -> StepTimeout:
     if record is not None:
         journal.write_task(replace(record, state="failed", error=f"{type(error).__name__}: {error}"))
     return error
-
-
-def close_run(
-    plan: Plan,
-    run: Run,
-    state: str,
-    error: BaseException | str | None = None,
-    *,
-    stale: Callable[[TaskRecord], bool],
-) -> RunResult:
-    """End a run: ``completed``, ``failed`` or ``cancelled``, in the journal and in the tracker. Returns its result.
-
-    ``error`` is what it failed with, or its text. Task records that are ``stale`` are forgotten: those that an earlier
-    execution under the same id left, of what this one did not have or did not reach.
-    """
-    router = router_for(run)
-    journal = Journal.of(router.store(), run)
-    opened = run.opened or run.started
-    tasks = list(journal.tasks(stale))
-    seconds = (datetime.now(UTC) - opened).total_seconds()
-    url, refusal = "", None
-    try:
-        tracker_run = router.tracker_run(run)
-        if router.tracker is not None and tracker_run is not None:
-            router.tracker.close_run(tracker_run, state)
-            url = router.tracker.describe(tracker_run)
-    except DestinationError as trouble:  # the journal is closed first, and a step's own error is not hidden by this one
-        refusal = trouble
-        state = "failed" if state == "completed" else state
-        if isinstance(error, BaseException):
-            error.add_note(str(trouble))
-    error = error or refusal
-    lost = {task.step for task in tasks if task.state == "failed"}
-    failed = next((node.name for node in plan.nodes if node.name in lost), "")
-    shown = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error or ""
-    end = RunEnd(state, datetime.now(UTC).isoformat(), seconds, shown, failed if state != "completed" else "", url)
-    journal.close(end, tasks)
-    if refusal is not None and error is refusal:
-        raise refusal
-    return _result(plan, run, state, seconds, tasks, router, url)
-
-
-def _result(
-    plan: Plan, run: Run, state: str, seconds: float, tasks: list[TaskRecord], router: Router, url: str
-) -> RunResult:
-    found: dict[str, list[TaskRecord]] = {node.name: [] for node in plan.nodes}
-    for task in tasks:
-        found.setdefault(task.step, []).append(task)
-    steps = {name: StepResult(name, tuple(of)) for name, of in found.items() if of}
-    refs: dict[tuple[str, str], ArtifactRef | list[ArtifactRef]] = {}
-    skipped: dict[tuple[str, str], str] = {}
-    for node in plan.nodes:
-        done = [task for task in found[node.name] if task.state == "completed"]
-        whole = next((task for task in found[node.name] if task.state == "skipped" and task.map_index is None), None)
-        for output in node.outputs:
-            if whole is not None:
-                skipped[node.name, output.name] = whole.error
-            elif node.mapped:
-                refs[node.name, output.name] = [task.outputs[output.name] for task in done]
-            elif done:
-                refs[node.name, output.name] = done[0].outputs[output.name]
-    outputs = Outputs(refs, lambda ref: router.load(ref)[0], skipped)
-    return RunResult(run.run_id, state, plan.name, run.stack, run.orchestrator, seconds, steps, outputs, url)
-
-
-def failure(result: RunResult, error: BaseException) -> StepFailed:
-    """The exception that a failed run raises; raise it ``from`` the step's own."""
-    failed = [step for step in result.steps.values() if step.state == "failed"]
-    where = f"step {failed[0].name!r} of run {result.run_id!r}" if failed else f"run {result.run_id!r}"
-    message = f"{where} failed: {type(error).__name__}: {error}"
-    return StepFailed(message, step=failed[0].name if failed else "", result=result)
 
 
 def _look_up(node: Node, task: Task, inputs: Mapping[str, Given], router: Router) -> Recall | None:
@@ -377,11 +211,10 @@ def _ids(parents: tuple[Parent, ...]) -> dict[str, list[str]]:
     return found
 
 
-def _completed(record: TaskRecord, done: Mapping[str, Committed], handle: RunHandle) -> TaskRecord:
+def _delivered(record: TaskRecord, done: Mapping[str, Committed]) -> TaskRecord:
     return replace(
         record,
         outputs={name: committed.ref for name, committed in done.items()},
-        extra=tuple(handle.recorded),
         timings={name: committed.timings for name, committed in done.items()},
         destinations={name: committed.destinations for name, committed in done.items()},
     )
@@ -390,29 +223,3 @@ def _completed(record: TaskRecord, done: Mapping[str, Committed], handle: RunHan
 def _finish(router: Router, run: Run, record: TaskRecord) -> None:
     Journal.of(router.store(), run).write_task(record)
     emit(StepEvent("ended", record.step, record.map_index, run.run_id, record))
-
-
-@contextmanager
-def closing(plan: Plan, run: Run, done: Collection[tuple[str, int | None]]) -> Iterator[list[RunResult]]:
-    """Close the run when the block ends, as it ended. A failure is raised as :class:`~tailrace.StepFailed`.
-
-    ``done`` are the steps and items that have ended well by then: their records stay, even where a slower execution
-    under the same id has written them last.
-    """
-    results: list[RunResult] = []
-    opened = run.opened or run.started
-
-    def stale(task: TaskRecord) -> bool:
-        return (task.step, task.map_index) not in done and datetime.fromisoformat(task.started) < opened
-
-    try:
-        yield results
-    except Exception as error:
-        results.append(close_run(plan, run, "failed", error, stale=stale))
-        raise failure(results[0], error) from error
-    except BaseException as error:
-        state = "failed" if isinstance(error, SystemExit) else "cancelled"
-        close_run(plan, run, state, error, stale=stale)
-        raise
-    else:
-        results.append(close_run(plan, run, "completed", stale=stale))

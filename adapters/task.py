@@ -11,7 +11,8 @@ from ..core.plan import Gather, Node, Plan
 from ..core.refs import ArtifactRef, Run
 from .attempts import attempts
 from .memory import Memory
-from .runtime import router_for, run_step, skip_step
+from .runs import router_for
+from .runtime import run_step, skip_step
 
 __all__ = ["run_task", "skip_task"]
 

@@ -169,8 +169,8 @@ def _grid() -> Any:
     import numpy as np
     import xarray as xr
 
-    names = {f"v{place}": (("t", "x"), _numbers(4_000_000).reshape(2000, 2000)) for place in range(3)}
-    return xr.Dataset(names, {"t": np.arange(2000)})
+    names = {f"v{place}": (("t", "x"), _numbers(6_250_000).reshape(2500, 2500)) for place in range(2)}
+    return xr.Dataset(names, {"t": np.arange(2500)})  # arrays over 32 MB, whose memory the allocator does not keep
 
 
 def _forest() -> Any:

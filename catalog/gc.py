@@ -9,21 +9,21 @@ is looked at again at the moment of its removal. Manifests go first: what is lef
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import partial
 
 import orjson
 
 from ..core.names import MANIFEST, content_segment, segment
 from ..core.refs import named_artifact
 from ..core.results import TaskRecord
-from ..materializers.files import digest_bytes
 from ..stores.base import ArtifactStore
 from ..stores.listing import object_key, store_time
-from ..stores.manifests import parsed
-from .inventory import Inventory, Mark, Pile, at_once, marks
+from ..stores.manifests import unsealed
+from .inventory import UNREADABLE, Inventory, Mark, Pile, at_once, marks
 from .journal import RunRecord
 from .retention import Pins, Retention, expired
 from .rows import Garbage, GcReport
@@ -56,14 +56,7 @@ class Place:
     marks: list[Mark] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)  # their manifests matter to nobody
-
-    @cached_property
-    def contents_of(self) -> dict[str, list[str]]:
-        """The content folders of each artifact."""
-        found: dict[str, list[str]] = {}
-        for content in self.inventory.contents:
-            found.setdefault(content.rpartition("/")[0], []).append(content)
-        return found
+    going: dict[str, tuple[Mark, list[str]]] = field(default_factory=dict)  # what a rule lets go, with its contents
 
 
 class Collector:
@@ -102,8 +95,9 @@ class Collector:
         """What is garbage now. Nothing is changed, but for a probe that tells the time of each store."""
         roots = [store.root_uri for store in self.stores.values()]
         for name, store in self.stores.items():
-            self.progress(f"listing {name}", 0, 0)
-            place = self.places[name] = Place(store, store_time(store), Inventory.of(store, roots))
+            listed = partial(self._listed, name)
+            listed(0)
+            place = self.places[name] = Place(store, store_time(store), Inventory.of(store, roots, listed))
             self._read(name, place)
         if "default" in self.places:
             runs = (folder.split("/") for folder in self.places["default"].inventory.runs)
@@ -112,14 +106,23 @@ class Collector:
             self._pin_what_runs_name()
         artifacts = [mark for place in self.places.values() for mark in place.marks]
         now = {name: place.now for name, place in self.places.items()}
-        going = expired(artifacts, self.rule, self.pins, now, self._ended)
-        return [item for name in self.places for item in self._garbage(name, going)]
+        for mark in expired(artifacts, self.rule, self.pins, now, self._uri, self._ended):
+            self.places[mark.store].going[mark.key] = (mark, [])
+        found = [item for name in self.places for item in self._garbage(name)]
+        return sorted(found, key=lambda item: (_ORDER.index(item.kind), item.store, item.key))
+
+    def _listed(self, name: str, files: int) -> None:
+        self.progress(f"listing {name}", files, 0)
+
+    def _uri(self, mark: Mark) -> str:
+        return self.stores[mark.store].uri(mark.key)
 
     def _read(self, name: str, place: Place) -> None:
         """Read the manifests. Where only contents are looked for, one beside a single content has no choice to tell."""
         artifacts, digests = place.inventory.artifacts, self.digests or bool(place.inventory.objects)
         if not self.rule and not digests:
-            place.unread = {key for key in artifacts if len(place.contents_of.get(key, ())) < 2}
+            contents = Counter(key.rpartition("/")[0] for key in place.inventory.contents)
+            place.unread = {key for key in artifacts if contents[key] < 2}
             artifacts = {key: pile for key, pile in artifacts.items() if key not in place.unread}
         for done, mark in enumerate(marks(name, place.store, artifacts, digests=digests), 1):
             if done % 1000 == 0:
@@ -130,25 +133,25 @@ class Collector:
                 place.unreadable.add(mark)
                 self.problems.append(f"The manifest of {place.store.uri(mark)!r} cannot be read, so all of it is kept.")
 
-    def _garbage(self, name: str, expired_marks: Collection[Mark]) -> Iterator[Garbage]:
+    def _garbage(self, name: str) -> Iterator[Garbage]:
         place = self.places[name]
         found = place.inventory
-        going = {mark.key: mark for mark in expired_marks if mark.store == name}
-        named = {f"{mark.key}/{mark.content}" for mark in place.marks}
+        named = {mark.key: mark.content for mark in place.marks}
         for key, pile in found.contents.items():
             owner, _, content = key.rpartition("/")
-            if owner in going:
-                whole = found.artifacts[owner]
-                whole.files, whole.size = whole.files + pile.files, whole.size + pile.size
+            if owner in place.going:
+                place.going[owner][1].append(key)
+                found.artifacts[owner].include(pile)
                 continue
-            kept = key in named or owner in place.unread or owner in place.unreadable
+            kept = named.get(owner) == content or owner in place.unread or owner in place.unreadable
             kept = kept or not self._idle(place, key, pile)
             if not kept and f"{place.store.uri(owner)}/{content}" not in self.pins.contents:
                 yield _row("content", name, key, pile, "no manifest names it")
-        for key, mark in going.items():
+        for key, (mark, _) in place.going.items():
             yield _row("artifact", name, key, found.artifacts[key], _why(mark, place.now))
         if not place.unreadable:  # it may name any of them
-            used = {object_key(digest) for mark in place.marks if mark.key not in going for digest in mark.digests}
+            marks_left = (mark for mark in place.marks if mark.key not in place.going)
+            used = {object_key(digest) for mark in marks_left for digest in mark.digests}
             for key, pile in found.objects.items():
                 if key not in used and pile.newest < place.now - self.grace:
                     yield _row("object", name, key, pile, "no manifest names its bytes")
@@ -196,18 +199,20 @@ class Collector:
                 self.progress("reading the records of runs", done, len(tasks))
             if data is None:  # forgotten since
                 continue
-            folder = key.rpartition("/steps/")[0]
+            running = not place.inventory.over(key.rpartition("/steps/")[0], place.now - LOST)
+            if not running and b'"registry"' not in data:
+                continue
             try:
                 task = TaskRecord.from_dict(orjson.loads(data))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except UNREADABLE:
                 self.problems.append(f"The record {place.store.uri(key)!r} cannot be read.")
                 continue
-            self._pin_task(task, running=not place.inventory.over(folder, place.now - LOST))
+            self._pin_task(task, running=running)
 
     def _pin_params(self, store: ArtifactStore, key: str) -> None:
         try:
             params = RunRecord.from_dict(orjson.loads(store.read(key))).run.params
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, *UNREADABLE) as error:
             self.problems.append(f"The record {store.uri(key)!r} cannot be read: {error!r}")
             return
         self.pins.uris.update(named[0] for named in map(named_artifact, params.values()) if named)
@@ -228,48 +233,40 @@ class Collector:
         """Remove what was found, each after another look. What has been taken into use meanwhile is left."""
         begin = time.perf_counter()
         removed: list[Garbage] = []
-        by_mark = {mark.uri: mark for place in self.places.values() for mark in place.marks}
         for name in self.places:
             place = self.places[name]
             mine = sorted((item for item in found if item.store == name), key=lambda item: _ORDER.index(item.kind))
-            for done, (item, gone) in enumerate(zip(mine, self._each(place, mine, by_mark), strict=True), 1):
+            for done, (item, gone) in enumerate(zip(mine, self._each(place, mine), strict=True), 1):
                 removed += [item] if gone else []
                 if done % 100 == 0:
                     self.progress(f"removing from {name}", done, len(mine))
         seconds = time.perf_counter() - begin
         return GcReport(True, tuple(removed), len(found) - len(removed), seconds, tuple(self.problems))
 
-    def _each(self, place: Place, items: list[Garbage], by_mark: Mapping[str, Mark]) -> Iterator[bool]:
+    def _each(self, place: Place, items: list[Garbage]) -> Iterator[bool]:
         """Artifacts, then what they may have shared: each kind is done before the next begins."""
         for kind in dict.fromkeys(item.kind for item in items):
             of_kind = [item for item in items if item.kind == kind]
+            yield from at_once(place.store, partial(self._remove, place), of_kind, removing=True)
 
-            def act(item: Garbage) -> bool:
-                if item.kind == "artifact":
-                    return self._remove_artifact(place, by_mark[place.store.uri(item.key)])
-                return self._remove_rest(place, item)
-
-            yield from at_once(place.store, act, of_kind)
-
-    def _remove_rest(self, place: Place, item: Garbage) -> bool:
+    def _remove(self, place: Place, item: Garbage) -> bool:
         before = place.now - self.grace
+        if item.kind == "artifact":
+            return self._remove_artifact(place, *place.going[item.key], before)
         if item.kind == "content" and _names(place.store, *item.key.rsplit("/", 1)):
             return False
         return place.store.collect(item.key, before)
 
-    def _remove_artifact(self, place: Place, mark: Mark) -> bool:
-        """The manifest, if it is the same and its run is still over; then the content."""
+    def _remove_artifact(self, place: Place, mark: Mark, contents: Iterable[str], before: float) -> bool:
+        """The manifest, if it is the same and its run is still over; then the contents."""
         store, key = place.store, f"{mark.key}/{MANIFEST}"
-        before = place.now - self.grace
         data = _read_or_none(store, key)
-        if data is None:
-            return False
-        if digest_bytes(data) != mark.manifest_digest or not self._still_over(mark) or not store.collect(key, before):
+        if data is None or hash(data) != mark.seen or not self._still_over(mark) or not store.collect(key, before):
             return False
         if not self._still_over(mark):  # it began again just now, and may have found its artifact here
             store.create(key, data)
             return False
-        for content in place.contents_of.get(mark.key, ()):
+        for content in contents:
             if not _names(store, *content.rsplit("/", 1)):
                 store.collect(content, before)
         return True
@@ -277,17 +274,17 @@ class Collector:
     def _still_over(self, mark: Mark) -> bool:
         place, folder = self.places["default"], self._folders[segment(mark.project), segment(mark.run_id)]
         if place.inventory.runs[folder]:
-            return any(item.key == f"{folder}/result.json" for item in place.store.stored(f"{folder}/result.json"))
+            return _read_or_none(place.store, f"{folder}/result.json") is not None
         return all(item.modified < place.now - LOST for item in place.store.stored(f"{folder}/run.json"))
 
 
 def _names(store: ArtifactStore, key: str, content: str) -> bool:
     """Whether the manifest that is there now names the content; also where that cannot be read."""
     try:
-        return parsed(store.read(f"{key}/{MANIFEST}")).content == content
+        return bool(unsealed(store.read(f"{key}/{MANIFEST}"))["content"] == content)
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return True
 
 
@@ -304,5 +301,6 @@ def _row(kind: str, store: str, key: str, pile: Pile, why: str) -> Garbage:
 
 
 def _why(mark: Mark, now: float) -> str:
-    days = (now - mark.modified) / 86400
-    return f"{mark.name} of run {mark.run_id}, {days:.0f} days old"
+    hours = (now - mark.modified) / 3600
+    age = f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.0f} hours" if hours >= 2 else f"{hours * 60:.0f} min"
+    return f"{mark.name} of run {mark.run_id}, {age} old"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from ..core.names import MANIFEST, OBJECTS, RUNS, is_content_segment
-from ..materializers.files import digest_bytes
+from ..core.names import MANIFEST, OBJECTS, RUNS
 from ..stores.base import ArtifactStore
 from ..stores.listing import PROBE, Stored
-from ..stores.manifests import parsed
+from ..stores.manifests import unsealed
 
-__all__ = ["NEAR", "Inventory", "Mark", "Pile", "at_once", "marks"]
+__all__ = ["UNREADABLE", "Inventory", "Mark", "Pile", "at_once", "marks"]
 
 T = TypeVar("T")
 
-NEAR = frozenset({"file", "memory"})
-"""The schemes of the stores of this machine, where a request at a time is fastest."""
-
-_REQUESTS = 16  # at once, to a store that is not near
-_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what JSON that is damaged, or not ours, raises
+_AT_ONCE = 16  # requests
+_BATCH = 1024  # things that are handed to the threads, so that few results wait for their turn
+_INNER = re.compile(r"(?:^|/)(?:\.tmp-[^/]*|(content-[0-9a-f]{16})(?=/))")  # the first of either in a key
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+"""What JSON that is damaged, or not ours, raises."""
 
 
 @dataclass(slots=True)
@@ -38,6 +38,11 @@ class Pile:
         self.files += not item.key.endswith("/")
         self.size += item.size
         self.newest = max(self.newest, item.modified)
+
+    def include(self, other: Pile) -> None:
+        """Count another's files as well; its age stays."""
+        self.files += other.files
+        self.size += other.size
 
 
 @dataclass(slots=True)
@@ -55,46 +60,56 @@ class Inventory:
     _links: dict[Hashable, list[tuple[str, int]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: ArtifactStore, inner: Iterable[str] = ()) -> Inventory:
-        """The inventory of a store, without what is below these roots: other stores inside this one."""
+    def of(cls, store: ArtifactStore, inner: Iterable[str], progress: Callable[[int], None]) -> Inventory:
+        """The inventory of a store, without what is below these roots: other stores inside this one.
+
+        ``progress`` is told now and then how many files were found.
+        """
         made = cls()
         roots = tuple(f"{root}/" for root in inner if root.startswith(f"{store.root_uri}/"))
-        for item in store.stored():
-            if not roots or not f"{store.uri(item.key)}".startswith(roots):
+        for done, item in enumerate(store.stored(), 1):
+            if done % 10_000 == 0:
+                progress(done)
+            if not roots or not store.uri(item.key).startswith(roots):
                 made._add(item)
         made._count_links()
         return made
 
     def _add(self, item: Stored) -> None:
-        parts = item.key.split("/")
+        parts = item.key.split("/", 3)
         if len(parts) > 3:
-            folder = "/".join(parts[:3])
-            self.touched[folder] = max(self.touched.get(folder, 0.0), item.modified)
-        place, where = self._place(parts)
+            folder = item.key[: -len(parts[3]) - 1]
+            if self.touched.get(folder, 0.0) < item.modified:
+                self.touched[folder] = item.modified
+        place, where = self._place(item.key)
         if place is None:
-            self._add_record(item.key, parts)
+            self._add_record(item.key, *parts[3:])
             return
-        place.setdefault(where, Pile()).add(item)
+        pile = place.get(where)
+        if pile is None:
+            pile = place[where] = Pile()
+        pile.add(item)
         if item.same is not None and (place is self.contents or place is self.objects):
             self._links.setdefault(item.same, []).append((where, item.size))
 
-    def _place(self, parts: list[str]) -> tuple[dict[str, Pile] | None, str]:
-        if parts[0] == OBJECTS:
-            return self.objects, "/".join(parts)
-        if parts[0] == RUNS:
-            return self.claims, "/".join(parts)
-        for depth, part in enumerate(parts, 1):
-            if part.startswith(".tmp-") or (depth == 1 and part.startswith(PROBE)):
-                return self.unfinished, "/".join(parts[:depth])
-            if is_content_segment(part) and depth < len(parts):
-                return self.contents, "/".join(parts[:depth])
-        return (self.artifacts, "/".join(parts[:-1])) if parts[-1] == MANIFEST else (None, "")
+    def _place(self, key: str) -> tuple[dict[str, Pile] | None, str]:
+        if key.startswith(f"{OBJECTS}/"):
+            return self.objects, key
+        if key.startswith(f"{RUNS}/"):
+            return self.claims, key
+        if inner := _INNER.search(key):
+            return self.contents if inner[1] else self.unfinished, key[: inner.end()]
+        if key.startswith(PROBE):
+            return self.unfinished, key.partition("/")[0]
+        owner, _, name = key.rpartition("/")
+        return (self.artifacts, owner) if name == MANIFEST else (None, "")
 
-    def _add_record(self, key: str, parts: list[str]) -> None:
-        if len(parts) == 4 and parts[3] in {"run.json", "result.json"}:
-            folder = "/".join(parts[:3])
-            self.runs[folder] = self.runs.get(folder, False) or parts[3] == "result.json"
-        elif len(parts) == 5 and parts[3] == "steps":
+    def _add_record(self, key: str, below: str = "") -> None:
+        """What is in a folder that may be a run's."""
+        if below in {"run.json", "result.json"}:
+            folder = key[: -len(below) - 1]
+            self.runs[folder] = self.runs.get(folder, False) or below == "result.json"
+        elif below.startswith("steps/") and below.count("/") == 1:
             self.tasks.append(key)
 
     def _count_links(self) -> None:
@@ -116,15 +131,16 @@ class Inventory:
         return self.runs.get(folder, False) or self.touched.get(folder, 0.0) < lost_before
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What a committed manifest says that matters for keeping it; ``modified`` is when it was last written."""
+class Mark(NamedTuple):
+    """What a committed manifest says that matters for keeping it; ``modified`` is when it was last written.
+
+    ``seen`` is Python's hash of the manifest, by which this process knows whether it is still the same.
+    """
 
     store: str
     key: str
-    uri: str
     modified: float
-    manifest_digest: str
+    seen: int
     id: str
     content: str
     digests: tuple[str, ...]
@@ -138,6 +154,11 @@ class Mark:
     tags: dict[str, str]
     parents: tuple[str, ...]
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """The store and the key."""
+        return self.store, self.key
+
 
 def marks(name: str, store: ArtifactStore, artifacts: dict[str, Pile], *, digests: bool) -> Iterator[Mark | str]:
     """The marks of a store's manifests; of one that cannot be read only its key. One that is gone has none.
@@ -148,44 +169,48 @@ def marks(name: str, store: ArtifactStore, artifacts: dict[str, Pile], *, digest
     def read(key: str) -> Mark | str | None:
         try:
             data = store.read(f"{key}/{MANIFEST}")
-            return _mark(name, store, key, artifacts[key].newest, data, digests=digests)
+            return _mark(name, key, artifacts[key].newest, data, digests=digests)
         except FileNotFoundError:
             return None
-        except _UNREADABLE:
+        except UNREADABLE:
             return key
 
-    return (found for found in at_once(store, read, sorted(artifacts)) if found is not None)
+    return (found for found in at_once(store, read, list(artifacts)) if found is not None)
 
 
-def _mark(name: str, store: ArtifactStore, key: str, modified: float, data: bytes, *, digests: bool) -> Mark:
-    manifest = parsed(data)
-    by = manifest.producer
-    project, pipeline, run_id = (by.project, by.pipeline, by.run_id) if by else ("", "", "")
+def _mark(name: str, key: str, modified: float, data: bytes, *, digests: bool) -> Mark:
+    manifest = unsealed(data)
+    by = manifest.get("producer") or {}
     return Mark(
         name,
         key,
-        store.uri(key),
         modified,
-        digest_bytes(data),
-        manifest.id,
-        manifest.content,
-        tuple(entry.digest for entry in manifest.files) if digests else (),
-        manifest.size_bytes,
-        sys.intern(manifest.type),
-        sys.intern(manifest.name),
-        sys.intern(project),
-        sys.intern(pipeline),
-        sys.intern(run_id),
-        by.map_index if by else None,
-        dict(manifest.tags),
-        tuple(parent.id for parent in manifest.parents),
+        hash(data),
+        manifest["id"],
+        manifest["content"],
+        tuple(entry["digest"] for entry in manifest["files"]) if digests else (),
+        sum(entry["size"] for entry in manifest["files"]),
+        sys.intern(manifest["type"]),
+        sys.intern(manifest["name"]),
+        sys.intern(by.get("project", "")),
+        sys.intern(by.get("pipeline", "")),
+        sys.intern(by.get("run_id", "")),
+        by.get("map_index"),
+        dict(manifest.get("tags", {})),
+        tuple(parent["id"] for parent in manifest.get("parents", ())),
     )
 
 
-def at_once(store: ArtifactStore, act: Any, things: Sequence[T]) -> Iterator[Any]:
-    """What the act gives for each of the things, in their order; several requests at once where that is faster."""
-    if store.scheme in NEAR or len(things) < 2:
+def at_once(
+    store: ArtifactStore, act: Callable[[T], Any], things: Sequence[T], *, removing: bool = False
+) -> Iterator[Any]:
+    """What the act gives for each of the things, in their order; several at once where the store lets one wait.
+
+    A disk does so where something is removed: for its journal, up to fifty times as long as the removal takes.
+    """
+    if store.scheme == "memory" or (store.scheme == "file" and not removing) or len(things) < 2:
         yield from map(act, things)
         return
-    with ThreadPoolExecutor(_REQUESTS) as pool:
-        yield from pool.map(act, things)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(things), _BATCH):
+            yield from pool.map(act, things[start : start + _BATCH])

@@ -12,20 +12,26 @@ They are all that a worker writes: the SQL index follows from them, at the end o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
+from typing import Any, TypeVar
 
 import orjson
 
-from ..core.errors import RunConflict, RunNotFound
+from ..core.errors import IntegrityError, RunConflict, RunNotFound
 from ..core.names import RUNS, segment
 from ..core.refs import ArtifactRef, Run
 from ..core.results import TaskRecord
 from ..stores.base import ArtifactStore
-from ..stores.layout import run_folder, run_start
+from ..stores.layout import claim_key, read_claim, run_folder, run_start
 
-__all__ = ["Journal", "RunEnd", "RunRecord", "find_run", "find_runs"]
+__all__ = ["FORGOTTEN", "Journal", "RunEnd", "RunRecord", "find_run", "find_runs"]
+
+T = TypeVar("T")
+
+FORGOTTEN = "forgotten"
+"""The state of a record that only says what a task had stored which the run has no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +64,33 @@ class RunEnd:
     tracker_url: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunEnd:
+        """The end that :meth:`Journal.close` wrote."""
+        return cls(**{key: data[key] for key in cls.__slots__ if key in data})
+
 
 class Journal:
-    """The records of one run in one store."""
+    """The records of one run in one store. One that is damaged is an :class:`~tailrace.IntegrityError` to its reader.
 
-    def __init__(self, store: ArtifactStore, project: str, run_id: str, started: datetime) -> None:
+    ``again`` says that the run was executed before, so that its tasks may have records.
+    """
+
+    def __init__(
+        self, store: ArtifactStore, project: str, run_id: str, started: datetime, *, again: bool = False
+    ) -> None:
         self.store = store
         self.project = project
         self.run_id = run_id
         self.started = started
+        self.again = again
         self.folder = run_folder(project, started, run_id)
 
     @classmethod
     def of(cls, store: ArtifactStore, run: Run) -> Journal:
         """The journal of a run that is known."""
-        return cls(store, run.project, run.run_id, run.started)
+        again = run.opened is not None and run.opened > run.started
+        return cls(store, run.project, run.run_id, run.started, again=again)
 
     @classmethod
     def open(cls, store: ArtifactStore, record: RunRecord) -> tuple[Journal, RunRecord]:
@@ -86,6 +104,7 @@ class Journal:
         journal = cls(store, run.project, run.run_id, started)
         if store.create(f"{journal.folder}/run.json", _json(record.to_dict())):
             return journal, record
+        journal.again = True
         first = journal.record()
         if first is None:
             raise RunNotFound(f"The record of run {run.run_id!r} disappeared while it was opened.")
@@ -115,30 +134,44 @@ class Journal:
 
     def record(self) -> RunRecord | None:
         """What was asked; None for a run without a plan (artifacts saved by hand under a run id)."""
-        data = self._read("run.json")
-        return None if data is None else RunRecord.from_dict(data)
+        return self._read("run.json", RunRecord.from_dict)
 
     def write_task(self, record: TaskRecord) -> None:
-        """Record what a task did; a later attempt of the same task replaces it."""
+        """Record what a task did; a later attempt of the same task replaces it, and says what that had stored."""
+        if self.again or record.attempt > 1:
+            with suppress(IntegrityError):  # what is damaged is replaced
+                before = self._read(_task_file(record.step, record.map_index), TaskRecord.from_dict)
+                record = record if before is None else record.after(before)
+        self._write_task(record)
+
+    def _write_task(self, record: TaskRecord) -> None:
         name = _task_file(record.step, record.map_index)
         self.store.replace(f"{self.folder}/{name}", _json(record.to_dict()), durable=False)
 
     def task(self, step: str, map_index: int | None) -> TaskRecord | None:
         """What a task did, if it is recorded."""
-        data = self._read(_task_file(step, map_index))
-        return None if data is None else TaskRecord.from_dict(data)
+        found = self._read(_task_file(step, map_index), TaskRecord.from_dict)
+        return None if found is None or found.state == FORGOTTEN else found
 
     def tasks(self, stale: Callable[[TaskRecord], bool] | None = None) -> Iterator[TaskRecord]:
         """Every recorded task, by step and item.
 
-        Those that are ``stale`` are forgotten: an earlier execution under this run id left them, and this one had no
-        such step or item any more.
+        Those that are ``stale`` are forgotten, but for what they had stored: an earlier execution under this run id
+        left them, and this one had no such step or item any more.
         """
-        for key in sorted(self.store.walk(f"{self.folder}/steps/")):
-            task = TaskRecord.from_dict(orjson.loads(self.store.read(key)))
+        for task in self.records():
+            if task.state == FORGOTTEN:
+                continue
             if stale is not None and stale(task):
-                self.store.remove(key)
+                self._write_task(TaskRecord(task.step, task.map_index, FORGOTTEN, task.started, 0.0).after(task))
             else:
+                yield task
+
+    def records(self) -> Iterator[TaskRecord]:
+        """Every recorded task, also those that are forgotten."""
+        for key in sorted(self.store.walk(f"{self.folder}/steps/")):
+            task = self._read(key.removeprefix(f"{self.folder}/"), TaskRecord.from_dict)
+            if task is not None:
                 yield task
 
     def close(self, end: RunEnd, tasks: Sequence[TaskRecord]) -> None:
@@ -154,46 +187,68 @@ class Journal:
 
     def end(self) -> RunEnd | None:
         """How the run ended; None while it runs, or when its process was killed."""
-        data = self._read("result.json")
-        return None if data is None else RunEnd(**{key: data[key] for key in RunEnd.__slots__ if key in data})
+        return self._read("result.json", RunEnd.from_dict)
 
     def claim(self, name: str, value: str) -> str:
         """The value that the first process to claim the name gave: this one, or another's."""
         key = f"{self.folder}/claims/{segment(name)}.json"
-        if self.store.create(key, _json({"value": value})):
-            return value
-        return str(orjson.loads(self.store.read(key))["value"])
+        mine = self.store.create(key, _json({"value": value}))
+        return value if mine else self.peek(name) or value
 
     def peek(self, name: str) -> str | None:
         """The claimed value, if anybody has claimed the name."""
-        data = self._read(f"claims/{segment(name)}.json")
-        return None if data is None else str(data["value"])
+        return self._read(f"claims/{segment(name)}.json", lambda data: str(data["value"]))
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str, parse: Callable[[Any], T]) -> T | None:
+        key = f"{self.folder}/{name}"
         try:
-            return orjson.loads(self.store.read(f"{self.folder}/{name}"))
+            return parse(orjson.loads(self.store.read(key)))
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IntegrityError(
+                f"{self.store.uri(key)}, a record of run {self.run_id!r}, is damaged ({error!r}). Restore it; or "
+                "delete it, and run the run again under its id, which writes it anew."
+            ) from error
 
 
 def find_run(store: ArtifactStore, project: str, run_id: str) -> Journal | None:
-    """The journal of a run, by one read; None if there is no such run."""
+    """The journal of a run, by one read; None if there is no such run.
+
+    Raises :class:`~tailrace.IntegrityError` where what says when the run started is damaged.
+    """
     try:
-        claim = orjson.loads(store.read(f"{RUNS}/{segment(project)}/{segment(run_id)}.json"))
+        return Journal(store, *read_claim(store, claim_key(project, run_id)))
     except FileNotFoundError:
         return None
-    return Journal(store, project, run_id, datetime.fromisoformat(claim["started"]).astimezone(UTC))
 
 
-def find_runs(store: ArtifactStore, project: str | None = None, run_id: str | None = None) -> Iterator[Journal]:
-    """The journals of a store's runs, in no order; of one project, or of one run id, where they are given."""
+def find_runs(
+    store: ArtifactStore,
+    project: str | None = None,
+    run_id: str | None = None,
+    *,
+    damaged: Callable[[str, IntegrityError], None] | None = None,
+) -> Iterator[Journal]:
+    """The journals of a store's runs, in no order; of one project, or of one run id, where they are given.
+
+    ``damaged`` is called with the key of each file that is to say when a run started and does not, and with the error;
+    without it, that is raised.
+    """
     prefix = f"{RUNS}/{segment(project)}/" if project is not None else f"{RUNS}/"
     for key in store.walk(prefix):
         if run_id is not None and not key.endswith(f"/{segment(run_id)}.json"):
             continue
-        claim = orjson.loads(store.read(key))
-        started = datetime.fromisoformat(claim["started"]).astimezone(UTC)
-        yield Journal(store, claim["project"], claim["run_id"], started)
+        try:
+            found = Journal(store, *read_claim(store, key))
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        except IntegrityError as error:
+            if damaged is None:
+                raise
+            damaged(key, error)
+            continue
+        yield found
 
 
 def _task_file(step: str, map_index: int | None) -> str:

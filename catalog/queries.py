@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, String, cast, func, li
 
 from ..core.errors import AmbiguousName, ArtifactNotFound, RunNotFound
 from ..core.results import TaskRecord
+from .journal import FORGOTTEN
 from .lineage import LineageEdge, LineageGraph, LineageNode
 from .rows import ArtifactRow, CatalogStats, Consumer, RunDetail, RunRow
 from .schema import artifact, parent, run, scope, task, usage
@@ -79,7 +80,8 @@ class Reader:
         asked = select(run.c.plan_version, run.c.params).where(*self._of(run, of))
         plan_version, params = self.connection.execute(asked).one()
         tasks = select(task.c.record).where(*self._of(task, of)).order_by(task.c.position, task.c.step, task.c.item)
-        return RunDetail(of, plan_version, params, tuple(map(TaskRecord.from_dict, self.connection.scalars(tasks))))
+        records = map(TaskRecord.from_dict, self.connection.scalars(tasks))
+        return RunDetail(of, plan_version, params, tuple(done for done in records if done.state != FORGOTTEN))
 
     def _of(self, table: Any, of: RunRow) -> tuple[Where, ...]:
         return table.c.scope == self.scope, table.c.project == of.project, table.c.run_id == of.run_id

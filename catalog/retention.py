@@ -48,6 +48,7 @@ def expired(
     rule: Retention,
     pins: Pins,
     now: Mapping[str, float],
+    uri: Callable[[Mark], str],
     ended: Callable[[Mark], bool],
 ) -> list[Mark]:
     """The artifacts that are let go: of runs that have ended, not pinned, and no parent of what the rule keeps.
@@ -57,26 +58,26 @@ def expired(
     if not rule:
         return []
     last = _last(artifacts, rule)
-    going: dict[str, Mark] = {}
+    going: dict[tuple[str, str], Mark] = {}
     for made in artifacts:
         old = rule.older_than is None or made.modified < now[made.store] - rule.older_than
-        free = made.id not in pins.ids and made.uri not in pins.uris
-        free = free and f"{made.uri}/{made.content}" not in pins.contents
-        if old and free and made.uri not in last and not rule.tagged(made.tags) and ended(made):
-            going[made.uri] = made
-    needed = {parent for made in artifacts if made.uri not in going for parent in made.parents}
+        if old and made.place not in last and made.id not in pins.ids and not rule.tagged(made.tags) and ended(made):
+            place = uri(made)
+            if place not in pins.uris and f"{place}/{made.content}" not in pins.contents:
+                going[made.place] = made
+    needed = {parent for made in artifacts if made.place not in going for parent in made.parents}
     return [made for made in going.values() if made.id not in needed]
 
 
-def _last(artifacts: Iterable[Mark], rule: Retention) -> set[str]:
-    """The URIs of the last of each series."""
+def _last(artifacts: Iterable[Mark], rule: Retention) -> set[tuple[str, str]]:
+    """The places of the last of each series."""
     if rule.keep_last is None:
         return set()
     series: dict[tuple[str, str, str, int | None], list[Mark]] = {}
     for made in artifacts:
         series.setdefault((made.project, made.pipeline, made.name, made.item), []).append(made)
-    kept: set[str] = set()
+    kept: set[tuple[str, str]] = set()
     for versions in series.values():
         versions.sort(key=lambda made: (made.modified, made.id), reverse=True)
-        kept.update(made.uri for made in versions[: rule.keep_last])
+        kept.update(made.place for made in versions[: rule.keep_last])
     return kept

@@ -35,7 +35,8 @@ class _Row:
 class ArtifactRow(_Row):
     """One committed artifact. What is not known is ``""``: one that was saved by hand has no step and no run.
 
-    ``version`` is the user's, else ``v1``, ``v2``, ... by time among the artifacts of this name in the project.
+    ``version`` is the user's, else ``v1``, ``v2``, ... by time among the artifacts of this name in the project, also
+    those that are gone and whose run's records are there.
     ``kind`` is what :meth:`record_artifact` was told. Times are UTC in ISO 8601.
     """
 
@@ -106,7 +107,9 @@ class RunDetail(_Row):
         tasks = []
         for task in self.tasks:
             outputs = {name: ref.id for name, ref in task.outputs.items()}
-            tasks.append({**task.to_dict(), "outputs": outputs, "extra": [ref.id for ref in task.extra]})
+            said = {**task.to_dict(), "outputs": outputs, "extra": [ref.id for ref in task.extra]}
+            said.pop("earlier", None)
+            tasks.append(said)
         return {**self.run.to_dict(), "plan_version": self.plan_version, "params": dict(self.params), "tasks": tasks}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Column, Float, Index, Integer, MetaData, String, Table
 
-__all__ = ["SCHEMA", "artifact", "meta", "metadata", "parent", "run", "scope", "task", "usage"]
+__all__ = ["SCHEMA", "artifact", "meta", "metadata", "parent", "run", "scope", "task", "usage", "vacant"]
 
-SCHEMA = "1"
+SCHEMA = "2"
 """The version of these tables. An index of another version is emptied and filled again."""
 
 metadata = MetaData()
@@ -87,7 +87,7 @@ artifact = Table(
     _text("name"),
     _text("type"),
     Column("version", String),  # the user's
-    _number("ordinal"),  # 1, 2, ... by (created, id, uri) among those of this project, name and item
+    _number("ordinal"),  # 1, 2, ... by (created, id) among those of this project, name and item, also the vacant
     _text("step"),
     _text("output"),
     _number("item"),
@@ -110,6 +110,21 @@ artifact = Table(
     Index("tailrace_artifact_run", "run_id", "project"),
     Index("tailrace_artifact_series", "project", "name", "item", "scope", "created", "id", "uri"),
     Index("tailrace_artifact_created", "created", "id"),
+)
+
+# What the records of runs name and is gone, or has another content by now: its number is given to nothing else.
+vacant = Table(
+    "tailrace_vacant",
+    metadata,
+    _text("project", primary_key=True),
+    _text("name", primary_key=True),
+    _number("item", primary_key=True),
+    _number("scope", primary_key=True),
+    _text("created", primary_key=True),
+    _text("id", primary_key=True),
+    _number("ordinal"),
+    _text("run_id"),
+    Index("tailrace_vacant_run", "run_id", "project"),
 )
 
 parent = Table(

@@ -25,11 +25,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import select, update
 
+from ..core.errors import IntegrityError
 from ..core.names import MANIFEST
 from ..core.refs import ArtifactRef
 from ..core.results import TaskRecord
 from ..materializers.files import digest_bytes
 from ..stores.base import ArtifactStore
+from ..stores.layout import claim_key
 from ..stores.manifests import parsed
 from .database import Database
 from .journal import Journal, RunEnd, RunRecord, find_runs
@@ -113,19 +115,21 @@ class Sync:
             rows = connection.execute(select(run.c.project, run.c.run_id, run.c.ended).where(run.c.scope == self.scope))
             indexed = {(project, run_id): ended for project, run_id, ended in rows}
         store = self.stores["default"]
-        try:
-            journals = sorted(find_runs(store), key=lambda journal: journal.started)  # so that versions count upwards
-        except _UNREADABLE as error:
-            self.problems.append(f"The runs of {store.root_uri} cannot be listed, so none is up to date: {error!r}")
-            return
-        gone = set(indexed)
+        damaged: dict[str, IntegrityError] = {}
+        found = find_runs(store, damaged=damaged.__setitem__)
+        journals = sorted(found, key=lambda journal: journal.started)  # so that versions count upwards
+        self.problems += map(str, damaged.values())
+        gone = {key for key in indexed if claim_key(*key) not in damaged}
         batch = _Batch()
         for journal in journals:
             key = (journal.project, journal.run_id)
             try:
                 if self._add_run(batch, journal, indexed):
                     gone.discard(key)
-            except (*_UNREADABLE, FileNotFoundError) as error:
+            except IntegrityError as error:
+                gone.discard(key)
+                self.problems.append(str(error))
+            except _UNREADABLE as error:  # JSON of ours that says nonsense
                 gone.discard(key)
                 self.problems.append(f"The records of run {journal.run_id!r} cannot be read: {error!r}")
             if len(batch.runs) + len(batch.places) >= _BATCH:
@@ -145,10 +149,10 @@ class Sync:
         record = journal.record()
         if record is None:
             return False
-        tasks = list(journal.tasks())
+        tasks = list(journal.records())
         if key in indexed:
             self._add_indexed(batch, *key)
-        for ref in (ref for done in tasks for ref in (*done.outputs.values(), *done.extra)):
+        for ref in (ref for done in tasks for ref in done.stored):
             if batch.known.get(ref.uri) == ref.manifest_digest:
                 batch.places.pop(ref.uri, None)
             else:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import AsJson, Config, Stack
+from .options import AsJson, Config, Stack, seconds
 
 if TYPE_CHECKING:
     from ..routing.cache.entries import Entry, Tier
@@ -25,7 +24,6 @@ _COLUMNS = {
     "started": "Computed (UTC)",
     "run_id": "Run",
 }
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 Step = Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only entries of this step.")]
 Remote = Annotated[bool, typer.Option("--remote", help="The shared cache at TAILRACE_CACHE_REMOTE, not the local one.")]
@@ -40,14 +38,18 @@ def ls(
 
     rows = [_row(entry) for entry in _tier(stack, config, remote).entries() if step in (None, entry.step)]
     shown = rows if json else [{**row, "key": row["key"][:12]} for row in rows]
-    listing(shown, _COLUMNS, json=json, empty="The cache is empty.")
+    empty = "The cache is empty." if step is None else f"The cache has nothing of a step {step!r}."
+    listing(shown, _COLUMNS, json=json, empty=empty)
 
 
 @app.command()
 def clear(
     step: Step = None,
     older_than: Annotated[
-        str | None, typer.Option("--older-than", metavar="AGE", help="Only entries of that age: 90m, 12h, 30d, 4w.")
+        float | None,
+        typer.Option(
+            "--older-than", metavar="AGE", parser=seconds, help="Only entries of that age: 90m, 12h, 30d, 4w."
+        ),
     ] = None,
     remote: Remote = False,
     stack: Stack = None,
@@ -60,9 +62,8 @@ def clear(
     """
     from .show import console, print_json, size
 
-    age = None if older_than is None else _seconds(older_than)
     tier = _tier(stack, config, remote)
-    gone = tier.clear(step=step, older_than=age)
+    gone = tier.clear(step=step, older_than=older_than)
     if json:
         print_json([_row(entry) for entry in gone])
         return
@@ -98,12 +99,3 @@ def _row(entry: Entry) -> dict[str, Any]:
         "size_bytes": entry.bytes,
         "outputs": ", ".join(kept.output for kept in entry.kept),
     }
-
-
-def _seconds(age: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", age.strip())
-    if found is None:
-        raise typer.BadParameter(
-            f"{age!r} is no age; give a number and s, m, h, d or w: 12h, 30d.", param_hint="--older-than"
-        )
-    return float(found[1]) * _UNITS[found[2]]

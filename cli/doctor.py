@@ -22,7 +22,19 @@ __all__ = ["PACKAGES", "doctor"]
 
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "": (
-        *("prefect", "fastapi", "mlflow", "fsspec", "s3fs", "gcsfs", "cloudpickle", "orjson", "blake3", "PyYAML"),
+        *(
+            "prefect",
+            "fastapi",
+            "mlflow",
+            "fsspec",
+            "botocore",
+            "s3fs",
+            "gcsfs",
+            "cloudpickle",
+            "orjson",
+            "blake3",
+            "PyYAML",
+        ),
         *("pydantic", "SQLAlchemy", "typer", "rich"),
     ),
     "numpy": ("numpy",),
@@ -54,7 +66,7 @@ _NEEDS = {
     "local": ("prefect",),
     "airflow": ("apache-airflow",),
     "mlflow": ("mlflow",),
-    "s3": ("s3fs",),
+    "s3": ("botocore",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),
 }

@@ -132,10 +132,15 @@ def _show(out: Any, row: dict[str, Any], stack: StackOf) -> None:
         ("  store", f"{row['store']} ({component.type})"),
         ("  path", row["path"]),
         ("  tracker", row["tracker"]),
-        ("  registry", row["registry"]),
+        ("  registry", _registry(row["registry"], stack)),
         ("  deployer", row["deployer"] and f"{row['deployer']}, {row['gate']}"),
         ("  tables as", ", ".join(filter(None, (row["format"], row["compression"])))),
         ("  on error", "warn" if row["on_error"] == "warn" else ""),
         ("  rule", row["rule"]),
     ]
     out.print(lines(facts))
+
+
+def _registry(name: str | None, stack: StackOf) -> str | None:
+    """A tracker registers prompts where no model registry does."""
+    return f"{name}, the tracker's" if name and (stack.registry is None or stack.registry.type != name) else name

@@ -8,36 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import AsJson, Config, Stack
+from .options import AsJson, Config, Stack, seconds
 
 if TYPE_CHECKING:
     from ..catalog.rows import GcReport
 
 __all__ = ["gc", "shown_progress"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _COLUMNS = {"kind": "Kind", "store": "Store", "key": "Key", "files": ">Files", "bytes": ">Size", "why": "Why"}
 _SHOWN = 20
-
-
-def _seconds(text: str) -> float:
-    """The seconds of ``90s``, ``15m``, ``1h``, ``30d`` or ``2w``."""
-    number, unit = text[:-1], text[-1:]
-    try:
-        seconds = float(number) * _UNITS[unit]
-    except (KeyError, ValueError):
-        raise typer.BadParameter(f"{text!r} is no duration. Write 90s, 15m, 1h, 30d or 2w.") from None
-    if not 0 <= seconds < float("inf"):
-        raise typer.BadParameter(f"{text!r} is negative or has no end.")
-    return seconds
 
 
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would go. This is the default.")] = False,
     delete: Annotated[bool, typer.Option("--delete", "--yes", help="Remove it.")] = False,
     older_than: Annotated[
-        str | None,
-        typer.Option("--older-than", metavar="AGE", help="Let go artifacts of ended runs that are older, as in 30d."),
+        float | None,
+        typer.Option(
+            "--older-than",
+            metavar="AGE",
+            parser=seconds,
+            help="Let go artifacts of ended runs that are older, as in 30d.",
+        ),
     ] = None,
     keep_last: Annotated[
         int | None,
@@ -47,8 +39,14 @@ def gc(
         list[str] | None, typer.Option("--keep-tag", metavar="TAG", help="Keep what has the tag, KEY or KEY=VALUE.")
     ] = None,
     grace: Annotated[
-        str, typer.Option("--grace", metavar="AGE", help="Leave what was written since: longer than a save takes.")
-    ] = "1h",
+        float,
+        typer.Option(
+            "--grace",
+            metavar="AGE",
+            parser=seconds,
+            help="Leave what was written since: longer than a save takes.",
+        ),
+    ] = "1h",  # type: ignore[assignment]  # the parser reads it, too
     stack: Stack = None,
     config: Config = None,
     json: AsJson = False,
@@ -61,13 +59,13 @@ def gc(
 
     if dry_run and delete:
         raise typer.BadParameter("--dry-run and --delete exclude each other.")
-    rule = Retention(None if older_than is None else _seconds(older_than), keep_last, tuple(keep_tag or ()))
+    rule = Retention(older_than, keep_last, tuple(keep_tag or ()))
     with open_catalog(resolve_stack(stack, config=config)) as catalog, shown_progress() as progress:
-        report = catalog.collect_garbage(rule, dry_run=not delete, grace=_seconds(grace), progress=progress)
+        report = catalog.collect_garbage(rule, dry_run=not delete, grace=grace, progress=progress)
     if json:
         print_json(report.to_dict())
     else:
-        _show(report)
+        _show(report, grace)
 
 
 @contextmanager
@@ -78,13 +76,14 @@ def shown_progress() -> Iterator[Callable[[str, int, int], None]]:
     with console(stderr=True).status("") as status:
 
         def note(doing: str, done: int, of: int) -> None:
-            status.update(f"{doing}: {done} of {of}" if of else doing)
+            told = f"{done:,} of {of:,}" if of else f"{done:,}"
+            status.update(f"{doing}: {told}" if done else doing)
 
         yield note
 
 
-def _show(report: GcReport) -> None:
-    from .show import console, size, table
+def _show(report: GcReport, grace: float) -> None:
+    from .show import console, duration, size, table
 
     out = console()
     for problem in report.problems:
@@ -100,5 +99,9 @@ def _show(report: GcReport) -> None:
         out.print(f"{kind}: {of['count']}, {of['files']} files, {size(of['bytes'])}")
     if report.left:
         out.print(f"{report.left} found and left: in use by now")
+    if not report.items:
+        young = f" What was written in the last {duration(grace)} is left: see --grace." if grace else ""
+        out.print(f"Nothing to remove.{young}")
+        return
     said = "removed" if report.deleted else "would be removed; --delete removes it"
-    out.print(f"{len(report.items)} things, {size(report.bytes)}: {said}" if report.items else "Nothing to remove.")
+    out.print(f"{len(report.items)} things, {size(report.bytes)}: {said}")

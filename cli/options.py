@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["ArtifactId", "AsJson", "Config", "Limit", "Stack", "Target"]
+__all__ = ["ArtifactId", "AsJson", "Config", "Limit", "Stack", "Target", "seconds"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 Target = Annotated[
     str,
@@ -32,3 +34,14 @@ Config = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, help="The most to list, newest first.")]
+
+
+def seconds(text: str) -> float:
+    """The seconds of ``90s``, ``15m``, ``1h``, ``30d`` or ``2w``, of an option with this ``parser``."""
+    try:
+        found = float(text[:-1]) * _UNITS[text[-1:]]
+    except (KeyError, ValueError):
+        raise typer.BadParameter(f"{text!r} is no duration. Write 90s, 15m, 1h, 30d or 2w.") from None
+    if not 0 <= found < float("inf"):
+        raise typer.BadParameter(f"{text!r} is negative or has no end.")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -69,9 +70,9 @@ def run(
         choices = {"stack": stack, "orchestrator": orchestrator, "run_id": run_id, "config": config}
         result, failure = _followed(out, pipeline, params, choices)
         if failure:
-            _tell_failure(failure, result, debug=ctx.find_root().params["debug"])
+            _tell_failure(failure, result, stack, debug=ctx.find_root().params["debug"])
         elif not json:
-            _summary(out, result)
+            _summary(out, result, stack)
     if json:
         print_json(_as_json(result, failure))
     if failure:
@@ -94,7 +95,7 @@ def _followed(
             raise
         return error.result, error
     except KeyboardInterrupt as error:
-        _tell_cancelled(progress.run_id)
+        _tell_cancelled(progress.run_id, choices["stack"])
         raise typer.Exit(130) from error
 
 
@@ -150,20 +151,21 @@ def _stdout_for_json(wanted: bool) -> Iterator[None]:
         os.close(kept)
 
 
-def _tell_cancelled(run_id: str) -> None:
+def _tell_cancelled(run_id: str, stack: str | None) -> None:
     from .show import console
 
     out = console(stderr=True)
     out.print("cancelled", style="yellow")
     if run_id:  # there is no record before the first task
-        out.print(_record(run_id))
+        out.print(f"The run's record: {_command('runs show', run_id, stack)}")
 
 
-def _record(run_id: str) -> str:
-    return f"The run's record: tailrace runs show {run_id}"
+def _command(command: str, what: str, stack: str | None) -> str:
+    """What to type next; the stack is named where the run's was."""
+    return f"tailrace {command} {what}" + (f" --stack {shlex.quote(stack)}" if stack else "")
 
 
-def _tell_failure(failure: StepFailed, result: RunResult, *, debug: bool) -> None:
+def _tell_failure(failure: StepFailed, result: RunResult, stack: str | None, *, debug: bool) -> None:
     from .show import console
     from .trouble import trimmed
 
@@ -172,13 +174,13 @@ def _tell_failure(failure: StepFailed, result: RunResult, *, debug: bool) -> Non
     out.print(shown, soft_wrap=True)
     what = f"Step {failure.step!r} failed" if failure.step else "The run failed"
     out.print(f"{what}, and with it run {result.run_id} of {result.pipeline!r}.", style="red")
-    out.print(_record(result.run_id))
+    out.print(f"The run's record: {_command('runs show', result.run_id, stack)}")
 
 
 # --- the summary ------------------------------------------------------------------------------------------------------
 
 
-def _summary(out: Console, result: RunResult) -> None:
+def _summary(out: Console, result: RunResult, stack: str | None) -> None:
     """The steps (on a terminal they are there already), the artifacts, and what to type next."""
     from .show import duration, lines, place
 
@@ -197,8 +199,8 @@ def _summary(out: Console, result: RunResult) -> None:
         ("", done),
         ("Paths below", place(folder)),
         ("Tracker", result.tracker_url),
-        ("Next", f"tailrace runs show {result.run_id}"),
-        ("", f"tailrace lineage {artifacts[-1]['id']}" if artifacts else ""),
+        ("Next", _command("runs show", result.run_id, stack)),
+        ("", _command("lineage", artifacts[-1]["id"], stack) if artifacts else ""),
     ]
     out.print(lines(facts))
 

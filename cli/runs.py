@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,15 +26,23 @@ _COLUMNS = {
     "artifacts": ">Artifacts",
 }
 
+
+class State(StrEnum):
+    """How far a run is."""
+
+    running = "running"
+    completed = "completed"
+    failed = "failed"
+    cancelled = "cancelled"
+
+
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.", show_default=False)]
 
 
 @app.command()
 def ls(
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")] = None,
-    state: Annotated[
-        str | None, typer.Option("--state", help="Only runs in this state: running, completed, failed or cancelled.")
-    ] = None,
+    state: Annotated[State | None, typer.Option("--state", help="Only runs in this state.")] = None,
     limit: Limit = 50,
     stack: Stack = None,
     config: Config = None,

@@ -68,6 +68,7 @@ def mv(
 def _transfer(
     to: str, artifacts: Sequence[str], run: str | None, stack: str | None, config: str | None, *, json: bool, move: bool
 ) -> None:
+    from ..core.errors import ArtifactNotFound
     from ..routing.router import Router
     from ..routing.stacks import resolve_stack
     from ..stores.transfer import copy, remove_copied
@@ -75,12 +76,23 @@ def _transfer(
 
     here, there = Router(resolve_stack(stack, config=config)), Router(resolve_stack(to, config=config))
     ways = [_way(here, there, uri) for uri in chosen(here, artifacts, run)]
-    new = _each("copying", ways, lambda way: copy(way.source, way.key, way.target))
-    if move:
-        _each("deleting", ways, lambda way: remove_copied(way.source, way.key, way.target))
-    for router, uris in ((here, [way.uris[0] for way in ways]), (there, [way.uris[1] for way in ways])):
-        _follow(router, uris)
-    states = [("moved" if move else "copied") if copied else ("removed" if move else "present") for copied in new]
+
+    def state(way: _Way) -> str:
+        try:
+            new = copy(way.source, way.key, way.target)
+        except ArtifactNotFound:
+            if run is None:
+                raise
+            return "gone"  # collected or deleted; the run's records name it still
+        return ("moved" if new else "removed") if move else ("copied" if new else "present")
+
+    try:
+        states = _each("copying", ways, state)
+        if move:
+            _each("deleting", ways, lambda way: remove_copied(way.source, way.key, way.target))
+    finally:
+        for router, uris in ((here, [way.uris[0] for way in ways]), (there, [way.uris[1] for way in ways])):
+            _follow(router, uris)
     if json:
         rows = [
             dict(zip(("from", "to", "state"), (*way.uris, state), strict=True))
@@ -88,9 +100,11 @@ def _transfer(
         ]
         print_json(rows)
         return
-    told = f"{'moved' if move else 'copied'} {sum(new)} artifacts to the stack {to!r}"
-    already = len(new) - sum(new)
-    console().print(f"{told}; {already} were there already" if already else told)
+    done, already = ("moved", "removed") if move else ("copied", "present")
+    told = [f"{done} {states.count(done)} artifacts to the stack {to!r}"]
+    told += [f"{count} were there already" for count in [states.count(already)] if count]
+    told += [f"{count} are in neither any more" for count in [states.count("gone")] if count]
+    console().print("; ".join(told))
 
 
 def _way(here: Router, there: Router, uri: str) -> _Way:

@@ -22,10 +22,11 @@ __all__ = ["Dataset", "FeatureSet"]
 class Dataset(Asset):
     """Data of any library, or the path of a file or folder (which is then what is stored).
 
-    ``format="parquet"``, ``"arrow"`` or ``"csv"`` says in which file format a frame or table is stored, and
-    ``compression`` (``zstd``, ``snappy``, ``lz4``, ``none``) how; one that would change a value is refused when it is
-    stored. Otherwise ``format`` (see :func:`~tailrace.core.detect.dataset_format`), ``schema`` (columns and their
-    types) and ``statistics`` (``rows``, ``columns``) are detected when they are not given, without reading the data.
+    ``format="parquet"``, ``"arrow"``, ``"csv"`` or ``"jsonl"`` (also for a list of dicts) says in which file format a
+    frame or table is stored, and ``compression`` (``zstd``, or with a level ``zstd:9``; ``snappy``, ``lz4``, ``none``)
+    how; one that would change a value is refused when it is stored. Otherwise ``format`` (see
+    :func:`~tailrace.core.detect.dataset_format`), ``schema`` (columns and their types) and ``statistics`` (``rows``,
+    ``columns``) are detected when they are not given, without reading the data.
     ``statistics=True`` reads all data and adds per column missing values, minimum, maximum, mean, deviation, distinct.
     """
 

@@ -13,7 +13,7 @@ from typing import Any
 from .asset import Asset
 from .errors import AssetError, did_you_mean
 
-__all__ = ["Document", "Prompt", "Report"]
+__all__ = ["Document", "Prompt", "Report", "parts"]
 
 _SUFFIXES = {
     ".html": "html",
@@ -97,6 +97,17 @@ def _is_json(text: str) -> bool:
     return True
 
 
+def parts(text: str) -> list[str]:
+    """What a prompt's text consists of: literal text and the names of variables by turns, text first and last."""
+    found, end = [""], 0
+    for match in _VARIABLE.finditer(text):
+        found[-1] += text[end : match.start()] + (f"{{{match[1]}}}" if match[1] else "")
+        found += [match[2], ""] if match[2] else []
+        end = match.end()
+    found[-1] += text[end:]
+    return found
+
+
 class Prompt(Asset):
     """Text with ``{variables}``, or chat messages (mappings with ``role`` and ``content``) whose contents have them.
 
@@ -107,10 +118,9 @@ class Prompt(Asset):
     @property
     def variables(self) -> tuple[str, ...]:
         """The names that :meth:`render` needs, in the order in which they come."""
-        found = (match[2] for text in self._texts() for match in _VARIABLE.finditer(text))
-        return tuple(dict.fromkeys(name for name in found if name))
+        return tuple(dict.fromkeys(name for text in self._texts() for name in parts(text)[1::2]))
 
-    def render(self, **values: Any) -> Any:
+    def render(self, /, **values: Any) -> Any:
         """The text, or the messages, with the variables filled in. What is put in is not searched for variables again.
 
         Raises :class:`AssetError` that names the variables without a value. Values without a variable are ignored.
@@ -122,11 +132,9 @@ class Prompt(Asset):
             raise AssetError(f"The {label} needs a value for {', '.join(map(repr, missing))}: render({call}).")
 
         def fill(text: Any) -> Any:
-            return (
-                _VARIABLE.sub(lambda m: f"{{{m[1]}}}" if m[1] else str(values[m[2]]), text)
-                if isinstance(text, str)
-                else text
-            )
+            if not isinstance(text, str):
+                return text
+            return "".join(str(values[part]) if index % 2 else part for index, part in enumerate(parts(text)))
 
         if isinstance(self.data, str):
             return fill(self.data)

@@ -36,7 +36,8 @@ class ArtifactRef:
     """What crosses an orchestrator: which artifact, where it is, and what it must hold. Under 1 KB as JSON.
 
     ``digest`` is that of the content, equal for equal bytes in any run; ``manifest_digest`` is that of the manifest,
-    which in turn names the files' digests. ``length`` is the number of items of a list or tuple, for fan-out.
+    which in turn names the files' digests. ``length`` is the number of items of a list or tuple, for fan-out;
+    ``created`` is when it was committed (UTC, ISO 8601), ``""`` where that is not known.
     """
 
     id: str
@@ -46,6 +47,7 @@ class ArtifactRef:
     type: str
     name: str
     length: int | None = None
+    created: str = ""
     v: int = 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +55,8 @@ class ArtifactRef:
         data = _flat(self)
         if self.length is None:
             del data["length"]
+        if not self.created:
+            del data["created"]
         return data
 
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os.path import commonprefix
 from typing import Any
 
@@ -17,10 +17,11 @@ class TaskRecord:
     """What the journal says of one task: a step, or one item of a mapped step. Times are seconds.
 
     ``state`` is ``completed``, ``failed``, ``cancelled`` or ``skipped``; ``error`` says why it failed or was skipped.
-    ``timings`` has, for each output, ``bytes``, ``save``, ``publish`` and ``route`` beside the step's ``load`` and
-    ``compute``. ``native_id`` is the engine's own id of the run, where it has one. ``cached`` is empty for what was
-    computed; else it says which run computed it (``run_id``, ``step``, ``map_index``), and which ``cache`` had it under
-    which ``key``.
+    ``timings`` has, for each output, its ``bytes``, and the seconds to ``save`` (of these, to ``digest``), ``publish``
+    and ``deliver``. ``extra`` is what the step recorded beside its outputs, however it ended. ``native_id`` is the
+    engine's own id of the run, where it has one. ``cached`` is empty for what was computed; else it says which run
+    computed it (``run_id``, ``step``, ``map_index``), and which ``cache`` had it under which ``key``. ``earlier`` is
+    what earlier tries and executions of the task had stored and this one has not: their version numbers stay taken.
     """
 
     step: str
@@ -39,14 +40,31 @@ class TaskRecord:
     error: str = ""
     native_id: str = ""
     cached: Mapping[str, Any] = field(default_factory=dict)
+    earlier: tuple[ArtifactRef, ...] = ()
+
+    @property
+    def stored(self) -> tuple[ArtifactRef, ...]:
+        """What the task stored: its outputs, and what it recorded beside them."""
+        return *self.outputs.values(), *self.extra
+
+    def after(self, before: TaskRecord) -> TaskRecord:
+        """This record, with what an earlier one of the same task had stored and this one has not as ``earlier``."""
+        found = {ref.manifest_digest: ref for ref in (*before.earlier, *self.earlier)}
+        for ref in before.stored:
+            found[ref.manifest_digest] = ref if ref.created else replace(ref, created=before.started)
+        mine = {ref.manifest_digest for ref in self.stored}
+        return replace(self, earlier=tuple(ref for digest, ref in found.items() if digest not in mine))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-able data; :meth:`from_dict` is its inverse."""
         data = {name: getattr(self, name) for name in self.__slots__}
         data["outputs"] = {name: ref.to_dict() for name, ref in self.outputs.items()}
         data["extra"] = [ref.to_dict() for ref in self.extra]
+        data["earlier"] = [ref.to_dict() for ref in self.earlier]
         if not self.cached:
             del data["cached"]
+        if not self.earlier:
+            del data["earlier"]
         return {**data, "v": 1}
 
     @classmethod
@@ -55,6 +73,7 @@ class TaskRecord:
         known = {key: value for key, value in data.items() if key in cls.__slots__}
         known["outputs"] = {name: ArtifactRef.from_dict(ref) for name, ref in data.get("outputs", {}).items()}
         known["extra"] = tuple(ArtifactRef.from_dict(ref) for ref in data.get("extra", ()))
+        known["earlier"] = tuple(ArtifactRef.from_dict(ref) for ref in data.get("earlier", ()))
         return cls(**known)
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import builtins
 import contextvars
 import enum
 import functools
 import inspect
-import re
 import sys
-import types
 import typing
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from os import PathLike
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from .errors import PipelineError, Problem
+from .errors import PipelineError, Problem, did_you_mean
+from .resolve import resolved
 
 __all__ = ["TRUTHY", "Condition", "Output", "Step", "Tracer", "jittered", "step", "tracing"]
 
@@ -178,7 +175,7 @@ class Step(Generic[P, R]):
     @functools.cached_property
     def annotations(self) -> Mapping[str, Any]:
         """The function's annotations by parameter, ``"return"`` among them, resolved one by one where they can be."""
-        return {name: _resolve(value, self.fn) for name, value in inspect.get_annotations(self.fn).items()}
+        return {name: resolved(value, self.fn) for name, value in inspect.get_annotations(self.fn).items()}
 
     @functools.cached_property
     def outputs(self) -> tuple[Output, ...]:
@@ -249,70 +246,6 @@ def _by_name(module: str, qualname: str) -> Any:
     return found
 
 
-def _resolve(annotation: Any, fn: Callable[..., Any]) -> Any:
-    """The annotation itself for one written as text; the text where a name in it is not known here."""
-    if not isinstance(annotation, str):
-        return annotation
-    inner = inspect.unwrap(fn)
-    closure = getattr(inner, "__closure__", None) or ()
-    names = inner.__code__.co_freevars if isinstance(inner, types.FunctionType) else ()
-    local = {}
-    for name, cell in zip(names, closure, strict=False):
-        try:
-            local[name] = cell.cell_contents
-        except ValueError:  # not yet assigned in the enclosing function
-            continue
-    known = getattr(inner, "__globals__", {})
-    try:
-        return eval(annotation, known, local)  # noqa: S307  # as typing.get_type_hints does
-    except (NameError, AttributeError, TypeError, SyntaxError):
-        return _with_unknown(annotation, ChainMap(local, known, vars(builtins)))
-
-
-def _with_unknown(annotation: str, known: ChainMap[str, Any]) -> Any:
-    """The annotation around names that only type checkers know, where it says ``Ref``; else the text."""
-    if not re.search(r"\bRef\b", annotation):
-        return annotation
-    try:
-        return eval(annotation, {}, _Names(*known.maps))  # noqa: S307  # as above
-    except (AttributeError, TypeError, SyntaxError):
-        return annotation
-
-
-class _Names(ChainMap[str, Any]):
-    """Names, of which those that are not known stand for themselves."""
-
-    def __missing__(self, name: str) -> _Unknown:
-        return _Unknown(name)
-
-
-class _Unknown:
-    """A type that is imported for type checkers only, such as ``pd.DataFrame`` where pandas is."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __getattr__(self, name: str) -> _Unknown:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Unknown(f"{self.text}.{name}")
-
-    def __getitem__(self, _items: Any) -> _Unknown:
-        return self
-
-    def __call__(self) -> None:
-        """Called by nobody; what typing takes for a type must be callable."""
-
-    def __or__(self, other: Any) -> Any:
-        return typing.Union[self, other]  # noqa: UP007  # this is how it is made
-
-    def __ror__(self, other: Any) -> Any:
-        return typing.Union[other, self]  # noqa: UP007  # this is how it is made
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def _option_problems(step: Step[Any, Any]) -> typing.Iterator[Problem]:
     place = f"step {step.name!r}"
     if not callable(step.fn):
@@ -366,8 +299,6 @@ def _normal(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     known = set(Step.__dataclass_fields__) - {"fn", "fixed", "condition"}
     unknown = sorted(set(normal) - known)
     if unknown:
-        from .errors import did_you_mean
-
         raise PipelineError(
             f"The step {name!r} cannot be used",
             [Problem(f"unknown option {key!r}.{did_you_mean(key, known)}", f"step {name!r}") for key in unknown],

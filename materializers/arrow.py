@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..core.errors import MaterializationError
-from ..core.forms import Form
+from ..core.forms import TEXTS, Form
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
 from .limits import by_column, finite, limits
@@ -37,14 +37,15 @@ class ArrowMaterializer:
         kind = _kind(value)
         table = _as_table(value, kind)
         spec = {"kind": kind, "schema": str(table.schema.remove_metadata())}
+        _check_schema(pa.ipc.read_schema(table.schema.serialize()), spec)
         form = files.form_of_table() if kind == "Table" else Form()
         if form.format in (None, "arrow"):
-            write_ipc(files, table, compression=form.compressed("arrow"))
+            write_ipc(files, table, compression=form.compressed("arrow"), level=form.level)
             return {**spec, **form.said("arrow")}
         from .table_file import write_table
 
-        if form.format == "csv" and (table.schema.metadata or any(map(_says_more, table.schema))):
-            raise MaterializationError("csv has no place for its schema's metadata. Choose format='parquet'")
+        if form.format in TEXTS and (table.schema.metadata or any(map(_says_more, table.schema))):
+            raise MaterializationError(f"{form.format} has no place for its schema's metadata. Choose format='parquet'")
         write_table(files, table, form)
         return {**spec, "format": form.format, **form.said(form.format)}
 
@@ -96,13 +97,21 @@ class ArrowMaterializer:
         return about | by_column(found)
 
 
-def write_ipc(files: FileWriter, table: pa.Table, *, streamed: bool = False, compression: str | None = None) -> None:
+def write_ipc(
+    files: FileWriter,
+    table: pa.Table,
+    *,
+    streamed: bool = False,
+    compression: str | None = None,
+    level: int | None = None,
+) -> None:
     """Write ``data.arrow``: the same bytes for equal tables, and nothing of the memory around a slice.
 
     It is in Arrow's file format, or in the other one, for streams, which Hugging Face reads.
     """
     table = clean(table)
-    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
+    codec = pa.Codec(compression, compression_level=level) if compression not in (None, "none") else None
+    options = pa.ipc.IpcWriteOptions(compression=codec)
     try:
         new = pa.ipc.new_stream if streamed else pa.ipc.new_file
         with files.open("data.arrow") as stream, new(stream, table.schema, options=options) as writer:
@@ -171,8 +180,8 @@ def _check_schema(schema: pa.Schema, spec: Mapping[str, Any]) -> None:
     found = str(schema.remove_metadata())
     if found != spec["schema"]:
         raise MaterializationError(
-            "it comes back with another schema; register its extension types first. "
-            f"Saved:\n{spec['schema']}\nHere:\n{found}"
+            "it comes back with another schema; register its extension types first, by "
+            f"pyarrow.register_extension_type. It is:\n{spec['schema']}\nHere:\n{found}"
         )
 
 

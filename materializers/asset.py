@@ -31,7 +31,7 @@ def check_chosen(form: Form | None, files: FileWriter, data: Any) -> None:
         raise MaterializationError(
             f"A file format or compression ({form.format or form.compression}) was chosen for a "
             f"{type_name(type(data))}, which is no table. Give the Dataset a frame of pandas or polars or a table of "
-            "Arrow, or leave it out."
+            "Arrow (for jsonl also a list of dicts that JSON holds exactly), or leave it out."
         )
 
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import datasets
 import pyarrow as pa
-from datasets.table import InMemoryTable
+from datasets.features.features import require_storage_embed
+from datasets.table import InMemoryTable, embed_table_storage, table_iter
 from datasets.utils.py_utils import asdict
 
 from ..core.errors import MaterializationError
@@ -36,6 +37,8 @@ class DatasetsMaterializer:
 
     def save(self, value: Any, files: FileWriter) -> Spec:
         """Whether it has splits. Raises MaterializationError for an index, a transform, or a stream."""
+        if type(value) is datasets.Column:
+            raise Unsavable("it is a column of a dataset, which is read when it is used; return its [:], a list")
         if type(value) is datasets.Dataset:
             _save(value, files)
             return {"splits": False}
@@ -47,16 +50,18 @@ class DatasetsMaterializer:
         for name, split in value.items():
             if segment(str(name)) != name or type(split) is not datasets.Dataset:
                 raise MaterializationError(f"its split {name!r} has a name that no folder can have, or is no Dataset")
-            _save(split, files.within(name))
-        files.write(_SPLITS, dumps({"splits": list(value)}))
-        return {"splits": True}
+            _save(split, files.within(str(name)))
+        files.write(_SPLITS, dumps({"splits": list(map(str, value))}))
+        return {"splits": True, "named": [str(name) for name in value if isinstance(name, datasets.NamedSplit)]}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The dataset, in memory, over the verified bytes."""
         if not spec["splits"]:
             return _load(files)
-        names = loads(files.read(_SPLITS))["splits"]
-        return datasets.DatasetDict({name: _load(files.within(segment(name))) for name in names})
+        names, named = loads(files.read(_SPLITS))["splits"], spec.get("named", ())
+        return datasets.DatasetDict(
+            {datasets.Split(name) if name in named else name: _load(files.within(segment(name))) for name in names}
+        )
 
     def describe(self, value: Any) -> dict[str, Any]:
         """Rows, features and bytes; of splits the rows of each."""
@@ -83,16 +88,27 @@ def _save(dataset: Any, files: FileWriter) -> None:
     }
     if not is_plain(about):
         raise MaterializationError(
-            f"its format {dataset.format['type']!r} holds what JSON does not (a transform); reset_format() it"
+            f"its format {dataset.format['type']!r} holds what JSON does not (a transform, a dtype); reset_format() it"
         )
     table = dataset.data.table
     if dataset._indices is not None:  # it is a selection of rows
         table = table.take(dataset._indices.column(0))
+    table = _with_files(table, dataset.features)
     write_ipc(files, table, streamed=True)
     files.write(_INFO, info)
     identity = dumps([files.digest("data.arrow"), files.digest(_INFO), about])
     fingerprint = digest_bytes(identity).partition(":")[2][:16]
     files.write(_STATE, dumps({**about, "_data_files": [{"filename": "data.arrow"}], "_fingerprint": fingerprint}))
+
+
+def _with_files(table: Any, features: Any) -> Any:
+    """The table with the bytes of pictures and sounds of which it has only paths, as ``save_to_disk`` keeps them."""
+    if not any(require_storage_embed(feature) for feature in features.values()):
+        return table
+    try:
+        return pa.concat_tables(embed_table_storage(part) for part in table_iter(table, 1000))
+    except OSError as error:
+        raise MaterializationError(f"it names files that cannot be read: {error}") from error
 
 
 def _load(files: FileReader) -> Any:

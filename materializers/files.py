@@ -132,6 +132,11 @@ class FileWriter:
         """Seconds spent on digests; those made beside the writing count too."""
         return self._seconds[0]
 
+    @property
+    def form(self) -> Form:
+        """The file format that was chosen for tables, for a look; :meth:`form_of_table` takes it."""
+        return self._form
+
     def form_of_table(self) -> Form:
         """The file format that was chosen for tables; a materializer that asks stores the value so, or refuses it."""
         self._asked[0] = True

@@ -2,8 +2,8 @@
 
 ``==`` is not enough to prove a round trip: it takes ``1`` for ``True``, an integer frame for a float one, and NaN for
 nothing. Not compared: identity; what materializers leave out on purpose (strides, the read-only flag, how a table is
-cut into chunks); which of two C types of one size an integer is, or whether a structure was laid out by ``align=True``,
-which changes no value.
+cut into chunks); the order in which an object's attributes were set; which of two C types of one size an integer is,
+or whether a structure was laid out by ``align=True``, which changes no value.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Comparison:
     def _objects(self, one: Any, other: Any, at: str) -> str | None:
         """By what an object would give to pickle: its class, arguments, state, items. Nothing is pickled."""
         if isinstance(one, _FUNCTIONS):
-            return f"{at or 'value'}: {one!r} is {other!r}"
+            return None if one == other else f"{at or 'value'}: {one!r} is {other!r}"
         try:
             reduced, again = one.__reduce_ex__(4), other.__reduce_ex__(4)
         except Exception as error:  # an object's own method can raise anything
@@ -99,7 +99,11 @@ class _Comparison:
         if isinstance(reduced, str) or isinstance(again, str):
             return None if reduced == again else f"{at or 'value'}: {reduced} is {again}"
         wholes = [
-            [part if index < 3 else list(part or ()) for index, part in enumerate(whole)] for whole in (reduced, again)
+            [
+                list(part or ()) if index > 2 else _in_order(part) if index == 2 else part
+                for index, part in enumerate(whole)
+            ]
+            for whole in (reduced, again)
         ]
         return self._sequences(wholes[0], wholes[1], f"{at}.state")
 
@@ -183,17 +187,25 @@ class _Comparison:
     # ---- polars
 
     def _polars_frames(self, one: Any, other: Any, at: str) -> str | None:
+        compare = self.between
         if hasattr(one, "collect"):  # lazy
-            return self._polars_frames(one.collect(), other.collect(), at)
+            one, other, compare = one.collect(), other.collect(), self._polars_values
         if one.columns != other.columns or one.height != other.height:
             return f"{at or 'value'}: columns {one.columns} of {one.height} rows are {other.columns} of {other.height}"
-        return self.parts((f"{at}[{name!r}]", one[name], other[name]) for name in one.columns)
+        found = (compare(one[name], other[name], f"{at}[{name!r}]") for name in one.columns)
+        return next(filter(None, found), None)
 
     def _polars_series(self, one: Any, other: Any, at: str) -> str | None:
+        """With the flags of being sorted. polars' other flag says that no list is empty, which it finds out again."""
+        found = self._polars_values(one, other, at)
+        names = ("SORTED_ASC", "SORTED_DESC")
+        return found or self.parts((f"{at}.flags[{name!r}]", one.flags[name], other.flags[name]) for name in names)
+
+    def _polars_values(self, one: Any, other: Any, at: str) -> str | None:
         """By the numbers below dates and categories, which say more than Python's objects for them."""
         if one.dtype != other.dtype:
             return f"{at}.dtype: {one.dtype} is {other.dtype}"
-        found = self.parts([(f"{at}.name", one.name, other.name), (f"{at}.flags", one.flags, other.flags)])
+        found = self.parts([(f"{at}.name", one.name, other.name)])
         return found or self.between(one.to_physical().to_list(), other.to_physical().to_list(), at)
 
     # ---- xarray
@@ -240,6 +252,13 @@ class _Comparison:
     def _arrow_types(self, one: Any, other: Any, at: str) -> str | None:
         more = {"check_metadata": True} if hasattr(one, "metadata") else {}
         return None if one.equals(other, **more) else f"{at or 'value'}: {one} is {other}"
+
+
+def _in_order(state: Any) -> Any:
+    """An object's attributes by their names; with slots these are the second of two parts."""
+    if isinstance(state, tuple):
+        return tuple(map(_in_order, state)) if len(state) == 2 else state
+    return dict(sorted(state.items())) if type(state) is dict and set(map(type, state)) <= {str} else state
 
 
 def _sparse_state(matrix: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -24,6 +25,8 @@ from .base import Spec
 from .classes import find
 from .files import FileReader, FileWriter
 from .mlmodel import check_all, write_mlmodel
+from .numpy_scalars import cell
+from .tagged import decode, encode
 from .zip_file import entry
 
 __all__ = ["KerasMaterializer"]
@@ -31,7 +34,8 @@ __all__ = ["KerasMaterializer"]
 _FILE = "model.keras"
 _NO_TIME = "1980-01-01@00:00:00"
 _KNOWN = {"metadata.json", "config.json", "model.weights.h5"}
-_FUNCTIONS = ("activations", "losses", "metrics", "initializers", "regularizers", "constraints", "ops")
+_FUNCTIONS = ("activations", "losses", "metrics", "initializers", "regularizers", "constraints")
+_BACKENDS = ("keras", "tensorflow", "torch", "jax", "builtins")
 
 
 class KerasMaterializer:
@@ -48,6 +52,7 @@ class KerasMaterializer:
                 f"it is a {type_name(type(value))}, not a model; return keras.Sequential([...]) of it"
             )
         _check_optimizer(value)
+        attributes = _attributes(value)
         with tempfile.TemporaryDirectory(dir=files.directory) as name:
             folder = Path(name, "model")
             try:
@@ -66,6 +71,8 @@ class KerasMaterializer:
             "modules": modules,
             "backend": keras.config.backend(),
             "seeds": [_numbers(seed) for seed in _seeds(value)],
+            "names": [layer.name for layer in _layers(value)],
+            "attributes": attributes,
         }
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
@@ -80,6 +87,10 @@ class KerasMaterializer:
         model = keras.saving.load_model(path, safe_mode=True)
         for seed, state in zip(_seeds(model), spec["seeds"], strict=True):
             seed.assign(state)
+        for layer, layer_name in zip(_layers(model), spec.get("names", ()), strict="names" in spec):
+            layer.name = layer_name
+        for number, found in spec.get("attributes", []):
+            _put_attributes(_layers(model)[number], found)
         return model
 
     def describe(self, value: Any) -> dict[str, Any]:
@@ -117,6 +128,90 @@ def _seeds(model: Any) -> list[Any]:
 
 def _numbers(variable: Any) -> list[int]:
     return [int(number) for number in keras.ops.convert_to_numpy(variable)]
+
+
+# ---- what the file does not hold
+
+
+def _layers(model: Any) -> list[Any]:
+    return list(model._flatten_layers())
+
+
+def _attributes(model: Any) -> list[list[Any]]:
+    """The plain attributes that a model, and layers of the user's own classes, have and their configurations do not.
+
+    Raises MaterializationError for a layer that its configuration does not make again.
+    """
+    found = []
+    for number, layer in enumerate(_layers(model)):
+        if getattr(layer, "lora_enabled", False):
+            raise MaterializationError(
+                f"its layer {layer.name!r} has LoRA weights, which Keras merges when it saves. "
+                "Return model.get_weights()"
+            )
+        is_own = _package(layer) != "keras"
+        if isinstance(layer, keras.Model) and not is_own:
+            again = keras.Sequential() if layer is model else layer
+        else:
+            again = _made_again(layer)
+        if layer is model or is_own:
+            _check_others(layer, {} if is_own else vars(layer), vars(again))
+            its = _plain(again)
+            changed = {key: node for key, node in _plain(layer).items() if its.get(key, ...) != node}
+            found += [[number, changed]] if changed else []
+    return found
+
+
+def _made_again(layer: Any) -> Any:
+    """The layer of the same configuration, not built."""
+    try:
+        config = keras.saving.serialize_keras_object(layer)
+        config.pop("build_config", None)
+        _check_code(config)
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    except MaterializationError:
+        raise
+    except Exception as error:  # get_config and from_config are the user's own
+        reason = " ".join(str(error).rpartition("Exception encountered:")[2].split())[:300]
+        raise MaterializationError(
+            f"its layer {layer.name!r} cannot be made again from its get_config(): {reason} Functions and classes are "
+            "found if they are registered by @keras.saving.register_keras_serializable()"
+        ) from error
+
+
+def _check_others(model: Any, attributes: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for key, item in attributes.items():
+        more = not key.startswith("_") and key not in known and _package(item) not in _BACKENDS
+        if more and key not in _plain(model):
+            raise MaterializationError(
+                f"its attribute {key!r} is a {type_name(type(item))}, which no model file holds; return it beside the "
+                "model, in a dict"
+            )
+
+
+def _package(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _plain(layer: Any) -> dict[str, Any]:
+    """The public attributes that are data, as JSON."""
+    found = {}
+    for key, item in vars(layer).items():
+        kind = next((kind for kind in (list, dict, set) if isinstance(item, kind)), None)
+        plain = kind(item) if kind and _package(item) == "keras" else item  # Keras keeps track of what is in these
+        if not key.startswith("_") and key != "name":
+            with suppress(MaterializationError):
+                found[key] = encode(plain, leaf=cell)
+    return found
+
+
+def _put_attributes(layer: Any, found: Mapping[str, Any]) -> None:
+    has = _plain(layer)
+    for key, node in found.items():
+        if key.startswith("_"):
+            raise MaterializationError(f"the stored model has an attribute {key!r}: refused")
+        if has.get(key, ...) != node:
+            setattr(layer, key, decode(node))
 
 
 # ---- the file

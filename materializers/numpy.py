@@ -154,7 +154,10 @@ def write_npy(files: FileWriter, name: str, array: Array) -> None:
 
 def read_npy(files: FileReader, name: str) -> Array:
     """The array of an npy file, over the memory that was verified. Refuses object arrays and a header that lies."""
-    data = files.read(name)
+    return _over(files.read(name), name)
+
+
+def _over(data: bytes | memoryview, name: str) -> Array:
     size = int.from_bytes(data[8:10] if data[6] == 1 else data[8:12], "little")
     stream = io.BytesIO(bytes(data[: 12 + size]))
     version = np.lib.format.read_magic(stream)
@@ -172,7 +175,7 @@ def read_npy(files: FileReader, name: str) -> Array:
 
 def clean_npy(data: bytes) -> bytes:
     """An npy file with zeros for padding: the bytes that another library wrote, made the same for equal arrays."""
-    array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False, max_header_size=_MAX_HEADER)
+    array = _over(data, "an npy file")
     if not has_gaps(array.dtype):
         return data
     stream = io.BytesIO()

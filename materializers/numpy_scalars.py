@@ -165,10 +165,11 @@ def make(decoder: Decoder, node: Any) -> Any:
 
 def cell(value: Any, where: str) -> Any:
     """The leaf for cells of object arrays and columns, which have no files of their own: small arrays, inline."""
+    place = f"at {where} " if where else ""
     if type(value) is not np.ndarray:
-        raise MaterializationError(f"at {where} it is a {type(value).__qualname__}, which has no exact form in JSON")
+        raise MaterializationError(f"{place}it is a {type(value).__qualname__}, which has no exact form in JSON")
     if value.dtype.hasobject:
-        raise MaterializationError(f"at {where} it is an array of Python objects inside another")
+        raise MaterializationError(f"{place}it is an array of Python objects inside another")
     fortran = value.flags.f_contiguous and not value.flags.c_contiguous
     octets = (without_gaps(value) if has_gaps(value.dtype) else value).tobytes("F" if fortran else "C")
     more = {"fortran": True} if fortran else {}

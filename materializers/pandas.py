@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
-from ..core.forms import Form
+from ..core.forms import TEXTS, Form
 from ..core.typenames import type_name
 from .arrow import ipc_schema, read_ipc_columns, write_ipc
 from .base import Spec, check_columns
@@ -185,11 +185,11 @@ class _SheetWriter:
         levels = []
         for place, (level, codes, name) in enumerate(zip(index.levels, index.codes, index.names, strict=True)):
             what, column, level = f"level {place} of its index", self._free_name(name), level.rename(None)
-            values = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(level))
-            if type(values.categories) is type(level):
-                levels.append(self._add(values, column, what))
-            else:  # a level that is itself categorical
+            if level.hasnans or isinstance(level, pd.CategoricalIndex):  # which cannot be categories
                 levels.append({"level": self._apart(level, what), "codes": self._add(np.asarray(codes), column, what)})
+            else:
+                values = pd.Categorical.from_codes(codes, dtype=pd.CategoricalDtype(level))
+                levels.append(self._add(values, column, what))
         return {"class": "MultiIndex", "names": names, "levels": levels}
 
     def _free_name(self, name: Any) -> str:
@@ -203,9 +203,9 @@ class _SheetWriter:
         metadata = {_KEY: dumps(about), b"pandas": dumps(self._for_pandas(about))}
         table = pa.Table.from_arrays([_as_data(data) for data in self._data], names=self._names)
         form = self._files.form_of_table() if about["kind"] == "frame" else Form()
-        if form.format == "csv":
+        if form.format in TEXTS:
             write_table(self._files, table, form, about=about)
-            return {"format": "csv", **form.said("csv")}
+            return {"format": form.format, **form.said(form.format)}
         table = table.replace_schema_metadata(metadata)
         changed = [field for field in table.schema if not _parquet_is_exact(field.type)]
         if form.format == "parquet" and changed:
@@ -214,10 +214,11 @@ class _SheetWriter:
             )
         if form.format != "arrow" and not changed:
             compression = form.compressed("parquet") or "snappy"
+            options = {"compression": compression, "compression_level": form.level}
             with self._files.open("data.parquet") as stream:
-                pq.write_table(table, stream, compression=compression, use_dictionary=_repetitive(table))
+                pq.write_table(table, stream, use_dictionary=_repetitive(table), **options)
             return {"format": "parquet", **form.said("parquet")}
-        write_ipc(self._files, table, compression=form.compressed("arrow"))
+        write_ipc(self._files, table, compression=form.compressed("arrow"), level=form.level)
         return {"format": "arrow", **form.said("arrow")}
 
     def _for_pandas(self, about: Spec) -> Spec:
@@ -290,7 +291,9 @@ def _repetitive(table: pa.Table) -> list[str]:
     for name, column in zip(table.column_names, table.columns, strict=True):
         first = column.slice(0, 4096)
         if pa.types.is_dictionary(column.type) or (
-            not pa.types.is_nested(column.type) and 2 * pc.count_distinct(first).as_py() < len(first)
+            column.null_count < len(column)
+            and not pa.types.is_nested(column.type)
+            and 2 * pc.count_distinct(first).as_py() < len(first)
         ):
             chosen.append(name)
     return chosen
@@ -319,7 +322,7 @@ class _SheetReader:
     def narrowed(cls, files: FileReader, form: str, columns: Sequence[Any]) -> _SheetReader:
         """Of a frame, the columns with these labels; of the file no others are read, but for the index."""
         path = files.path(f"data.{form}")
-        if form == "csv":  # text is read as a whole
+        if form in TEXTS:  # read as a whole
             whole, about = read_table(files, form)
             schema = whole.schema
         else:
@@ -340,7 +343,7 @@ class _SheetReader:
         if form == "parquet":
             names = [schema.names[place] for place in needed]
             table = pq.ParquetFile(path).read(columns=names).select(names)  # "a" would bring "a.b" along
-        elif form == "csv":
+        elif form in TEXTS:
             table = whole.select(needed)
         else:
             table = read_ipc_columns(path, needed)

@@ -16,7 +16,11 @@ __all__ = ["encode_freq", "encode_period", "encode_scalar", "make"]
 def encode_freq(freq: Any) -> str:
     """The name of a frequency. Raises MaterializationError where the name forgets something, such as holidays."""
     name: str = freq.freqstr
-    if pd.tseries.frequencies.to_offset(name) != freq:
+    try:
+        same = pd.tseries.frequencies.to_offset(name) == freq
+    except ValueError:  # a description, as of DateOffset, which pandas does not read
+        same = False
+    if not same:
         raise MaterializationError(f"the frequency {freq!r} is more than its name {name!r} says; set freq to None")
     return name
 

@@ -14,7 +14,7 @@ from ..core.errors import MaterializationError
 from ..core.typenames import type_name
 from .base import LoadMember, SaveMember, Spec
 from .files import FileReader, FileWriter
-from .tagged import TAG, decode, dumps, encode, loads, tag
+from .tagged import TAG, decode, dumps, encode, loads, plain_json, tag
 
 __all__ = ["PlainMaterializer"]
 
@@ -34,10 +34,16 @@ class PlainMaterializer:
         return self.save_with(value, files, None)
 
     def save_with(self, value: Any, files: FileWriter, save_member: SaveMember | None) -> Spec:
-        """``{"tagged": True}`` when the JSON is more than plain, ``{"bytes": kind}`` for bytes."""
+        """``{"tagged": True}`` when the JSON is more than plain, ``{"bytes": kind}`` for bytes.
+
+        ``{"format": "jsonl"}`` for records in ``data.jsonl``, where that was chosen.
+        """
         if type(value) in (bytes, bytearray):
             files.write("value.bin", value)
             return {"bytes": type(value).__name__}
+        if files.form.format == "jsonl" and (lines := _lines(value)) is not None:
+            files.write("data.jsonl", lines)
+            return {"format": files.form_of_table().format}
         count = 0
 
         def leaf(item: Any, where: str) -> Any:
@@ -48,9 +54,9 @@ class PlainMaterializer:
             count += 1
             return tag("member", save_member(item, where, files.within(folder)), folder=folder)
 
-        tree = encode(value, leaf)
-        files.write("value.json", dumps(tree))
-        return {} if tree is value else {"tagged": True}
+        plain = plain_json(value)
+        files.write("value.json", dumps(encode(value, leaf)) if plain is None else plain)
+        return {"tagged": True} if plain is None else {}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
         """The value, of one without members."""
@@ -61,6 +67,8 @@ class PlainMaterializer:
         if "bytes" in spec:
             data = files.read("value.bin")
             return bytearray(data) if spec["bytes"] == "bytearray" else bytes(data)
+        if "format" in spec:
+            return [loads(line) for line in bytes(files.read("data.jsonl")).splitlines()]
         tree = loads(files.read("value.json"))
         if not spec.get("tagged"):
             return tree
@@ -82,3 +90,11 @@ class PlainMaterializer:
             return {"characters": len(value), "value": value[:_SHOWN_TEXT]}
         is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 1 << 64)
         return {"value": repr(value)} if is_number else {}
+
+
+def _lines(value: Any) -> bytes | None:
+    """A list of dicts, each in a line of its own; None of anything else, and where plain JSON does not hold them."""
+    if type(value) is not list or not set(map(type, value)) <= {dict}:
+        return None
+    lines = list(map(plain_json, value))
+    return None if None in lines else b"".join(line + b"\n" for line in lines if line)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from ..core.errors import MaterializationError
-from ..core.forms import Form
+from ..core.forms import TEXTS, Form
 from ..core.typenames import type_name
 from .base import Spec, check_columns
 from .files import FileReader, FileWriter
@@ -45,20 +45,22 @@ class PolarsMaterializer:
         frame = value.to_frame() if kind is pl.Series else value
         _check(frame.collect_schema())
         form = Form() if kind is pl.Series else files.form_of_table()
-        compression: Any = _PARQUET.get(form.compressed("parquet") or "zstd")
+        options: Any = {
+            "compression": _PARQUET[form.compressed("parquet") or "zstd"],
+            "compression_level": form.level,
+            "row_group_size": _ROW_GROUP,
+        }
         if kind is pl.LazyFrame:
-            if form.format in ("arrow", "csv"):
+            if form.format not in (None, "parquet"):
                 raise MaterializationError(f"a LazyFrame is not streamed into {form.format}; collect() it first")
-            value.sink_parquet(
-                files.path(_FILE), compression=compression, row_group_size=_ROW_GROUP, maintain_order=True
-            )
+            value.sink_parquet(files.path(_FILE), **options, maintain_order=True)
             return {"kind": "LazyFrame", **form.said("parquet")}
         spec = {"kind": kind.__name__, **_sorted(frame)}
-        if form.format in ("arrow", "csv"):
+        if form.format not in (None, "parquet"):
             _write_as(files, frame, form)
             return {**spec, "format": form.format, **form.said(form.format)}
         with files.open(_FILE) as stream:
-            frame.write_parquet(stream, compression=compression, row_group_size=_ROW_GROUP)
+            frame.write_parquet(stream, **options)
         return {**spec, **form.said("parquet")}
 
     def load(self, files: FileReader, spec: Mapping[str, Any]) -> Any:
@@ -110,15 +112,17 @@ class PolarsMaterializer:
 
 
 def _write_as(files: FileWriter, frame: pl.DataFrame, form: Form) -> None:
-    """As Arrow or CSV. Read again first: refused, with the column named, if that is another frame."""
-    if form.format == "csv":
+    """As Arrow or text. Read again first: refused, with the column named, if that is another frame."""
+    if form.format in TEXTS:
         from .table_file import without_dictionaries, write_table
 
         table = without_dictionaries(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
         back: Any = pl.from_arrow(table)
-        _check_same(frame, back, "csv")
+        _check_same(frame, back, form.format)
         write_table(files, table, form)
         return
+    if form.level is not None:
+        raise MaterializationError("polars writes arrow without levels. Choose format='parquet', or no level")
     data = io.BytesIO()
     compression: Any = _PARQUET[form.compressed("arrow") or "none"]
     frame.rechunk().write_ipc(data, compression=compression)

@@ -86,18 +86,20 @@ _TYPES = {
     "onnx": "onnx.ModelProto",
     "torch": """
         torch.Tensor torch.Module torch.Optimizer torch.LRScheduler torch.ReduceLROnPlateau torch.Size torch.dtype
-        torch.device
+        torch.device torch.TensorDataset torch.Subset torch.ConcatDataset torch.StackDataset torch.DataLoader
+        torch.ExportedProgram torch.GradScaler torch.Generator torch.jit.torch.jit.ScriptFunction
     """,
     "transformers": """
         transformers.PreTrainedModel transformers.PreTrainedTokenizerBase transformers.PreTrainedConfig
         transformers.PretrainedConfig transformers.GenerationConfig transformers.ProcessorMixin
-        transformers.ImageProcessingMixin transformers.FeatureExtractionMixin
+        transformers.ImageProcessingMixin transformers.FeatureExtractionMixin transformers.Pipeline
+        transformers.BatchEncoding transformers.ModelOutput
     """,
     "datasets": """
-        datasets.Dataset datasets.DatasetDict datasets.IterableDataset datasets.IterableDatasetDict
+        datasets.Dataset datasets.DatasetDict datasets.IterableDataset datasets.IterableDatasetDict datasets.Column
     """,  # two are dicts first
     "keras": "keras.Model keras.Layer",
-    "tensorflow": "tensorflow.Tensor tensorflow.Variable",
+    "tensorflow": "tensorflow.Tensor tensorflow.Variable tensorflow.RaggedTensor tensorflow.SparseTensor",
     "tf.data": "tensorflow.DatasetV2",
     "savedmodel": "tensorflow.Module tensorflow.AutoTrackable",
     "pillow": "PIL.Image.Image",

@@ -14,7 +14,6 @@ import json
 import types
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 from ..core.errors import MaterializationError
@@ -32,16 +31,17 @@ _SCHEMA = "schema.json"
 _IDENTITY_FREE = {"JsonNode", "TypeNode", "FunctionNode"}  # nothing depends on two of these being one object
 
 
-def _nodes(part: Any) -> Iterator[Node]:
-    """Every node of a schema, in its order, the inner ones last."""
-    if isinstance(part, dict):
-        if "__loader__" in part:
-            yield part
-        for inner in part.values():
-            yield from _nodes(inner)
-    elif isinstance(part, list):
-        for inner in part:
-            yield from _nodes(inner)
+def _nodes(schema: Node) -> list[Node]:
+    """Every node of a schema, in its order, the inner ones after the outer."""
+    found: list[Node] = []
+    rest: list[Any] = [schema]
+    while rest:
+        part = rest.pop()
+        if isinstance(part, dict) and "__loader__" in part:
+            found.append(part)
+        inner = part.values() if isinstance(part, dict) else part
+        rest.extend(item for item in reversed(inner) if isinstance(item, (dict, list)))
+    return found
 
 
 # ---- the same bytes for equal models
@@ -51,7 +51,7 @@ def canonical(data: bytes) -> bytes:
     """The same model with names in order of appearance, no times, sets sorted and padding zero; still a skops file."""
     with zipfile.ZipFile(io.BytesIO(data)) as source:
         schema = json.loads(source.read(_SCHEMA))
-        for node in reversed(list(_nodes(schema))):
+        for node in reversed(_nodes(schema)):
             _sort_sets(node)
             _forget_addresses(node)
         _renumber(schema)
@@ -88,7 +88,7 @@ def _forget_addresses(node: Node) -> None:
 
 def _renumber(schema: Node) -> None:
     """Keep ids only where an object occurs more than once: equal models differ in which constants they share."""
-    nodes = list(_nodes(schema))
+    nodes = _nodes(schema)
     for node in nodes:
         if node["__loader__"] in _IDENTITY_FREE:
             node.pop("__id__", None)

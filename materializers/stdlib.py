@@ -67,15 +67,20 @@ def _make_timezone(decoder: Decoder, node: Any) -> Any:
 
 
 def _zoneinfo(encoder: Encoder, value: zoneinfo.ZoneInfo) -> Any:
-    if value.key is None:
-        raise encoder.refuse(value, "which was read from a file and has no key to find it by again")
-    return tag("zoneinfo", value.key)
+    import pickle
+
+    try:
+        reduced: Any = value.__reduce__()
+    except pickle.PicklingError as error:
+        raise encoder.refuse(value, "which was read from a file and cannot be found by a key again") from error
+    key, shared = reduced[1]
+    return tag("zoneinfo", key, **({} if shared else {"shared": False}))
 
 
 def _make_zoneinfo(decoder: Decoder, node: Any) -> Any:
     import zoneinfo
 
-    return zoneinfo.ZoneInfo(node["v"])
+    return zoneinfo.ZoneInfo(node["v"]) if node.get("shared", True) else zoneinfo.ZoneInfo.no_cache(node["v"])
 
 
 def _decimal(encoder: Encoder, value: decimal.Decimal) -> Any:

@@ -1,6 +1,7 @@
-"""A table in the file format that somebody chose: Parquet, Arrow or CSV. Read again before it is written.
+"""A table in the file format that somebody chose: Parquet, Arrow, CSV or JSON lines. Read again before it is written.
 
-Beside ``data.csv`` stands ``schema.json``, without which text would have no types. Text is quoted, a null is nothing.
+Beside the last two stands ``schema.json``, without which text would have no types. In CSV text is quoted, and a null is
+nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 
 from ..core.errors import MaterializationError
-from ..core.forms import Form
+from ..core.forms import TEXTS, Form
 from .arrow import clean, read_ipc, write_ipc
 from .files import FileReader, FileWriter
+from .json_lines import lines_of, table_of_lines
 from .tagged import dumps, loads
 
 __all__ = ["read_table", "without_dictionaries", "write_exact", "write_table"]
@@ -31,14 +33,14 @@ _TYPES = {
 
 
 def write_table(files: FileWriter, table: pa.Table, form: Form, *, about: Any = None) -> None:
-    """``data.parquet``, ``data.arrow``, or ``data.csv`` with ``schema.json``, which has ``about`` too.
+    """``data.parquet``, ``data.arrow``, or text with ``schema.json``, which has ``about`` too.
 
     Raises MaterializationError, naming the column, for what the format would change; nothing has been written then.
     """
     if form.format == "arrow":
-        write_ipc(files, table, compression=form.compressed("arrow"))
-    elif form.format == "csv":
-        _write_csv(files, table, about)
+        write_ipc(files, table, compression=form.compressed("arrow"), level=form.level)
+    elif form.format in TEXTS:
+        _write_text(files, table, form.format, about)
     else:
         files.write("data.parquet", write_exact(table, form))
 
@@ -47,7 +49,8 @@ def write_exact(table: pa.Table, form: Form) -> Any:
     """The table as Parquet that gives it back."""
     sink = pa.BufferOutputStream()
     try:
-        pq.write_table(table, sink, compression=form.compressed("parquet") or "zstd")
+        compression = form.compressed("parquet") or "zstd"
+        pq.write_table(table, sink, compression=compression, compression_level=form.level)
     except pa.ArrowException as error:
         raise MaterializationError(f"Parquet does not hold it: {error}. Choose format='arrow'") from error
     data = sink.getvalue()
@@ -56,30 +59,34 @@ def write_exact(table: pa.Table, form: Form) -> Any:
 
 
 def read_table(files: FileReader, format: str) -> tuple[pa.Table, Any]:
-    """What :func:`write_table` wrote: the table, of CSV with what was said about it."""
+    """What :func:`write_table` wrote: the table, of text with what was said about it."""
     if format == "arrow":
         return read_ipc(files), None
     if format == "parquet":
         return pq.ParquetFile(pa.BufferReader(pa.py_buffer(files.read("data.parquet")))).read(), None
     said = loads(files.read("schema.json"))
-    return _of_csv(pa.py_buffer(files.read("data.csv")), said["columns"]), said.get("about")
+    return _of_text(pa.py_buffer(files.read(f"data.{format}")), format, said), said.get("about")
 
 
-def _write_csv(files: FileWriter, table: pa.Table, about: Any) -> None:
+def _write_text(files: FileWriter, table: pa.Table, format: str, about: Any) -> None:
     plain = without_dictionaries(table)
-    for name, kind in zip(plain.column_names, plain.schema.types, strict=True):
-        if str(kind) not in _TYPES:
-            raise MaterializationError(f"column {name!r}: csv has no text for {kind}. Choose format='parquet'")
     columns = {name: str(kind) for name, kind in zip(plain.column_names, plain.schema.types, strict=True)}
-    sink = pa.BufferOutputStream()
-    pc.write_csv(plain, sink)
-    data = sink.getvalue()
-    if len(columns) == len(plain.column_names):
-        _check(plain, _of_csv(data, columns), "csv")
+    for name, kind in columns.items():
+        if kind not in _TYPES:
+            raise MaterializationError(f"column {name!r}: {format} has no text for {kind}. Choose format='parquet'")
+    if len(columns) < len(plain.column_names):
+        raise MaterializationError(f"{format} needs columns with different names. Choose format='parquet'")
+    said: dict[str, Any] = {"columns": columns}
+    if format == "csv":
+        sink = pa.BufferOutputStream()
+        pc.write_csv(plain, sink)
+        data = sink.getvalue()
     else:
-        raise MaterializationError("csv needs columns with different names. Choose format='parquet'")
-    files.write("data.csv", data)
-    files.write("schema.json", dumps({"columns": columns, **({} if about is None else {"about": about})}))
+        lines, nan = lines_of(plain)
+        data, said = pa.py_buffer(lines), said | ({"nan": nan} if nan else {})
+    _check(plain, _of_text(data, format, said), format)
+    files.write(f"data.{format}", data)
+    files.write("schema.json", dumps({**said, **({} if about is None else {"about": about})}))
 
 
 def without_dictionaries(table: pa.Table) -> pa.Table:
@@ -90,8 +97,12 @@ def without_dictionaries(table: pa.Table) -> pa.Table:
     return pa.table(columns, names=table.column_names)
 
 
-def _of_csv(data: pa.Buffer, columns: Mapping[str, str]) -> pa.Table:
-    types = {name: _TYPES[kind] for name, kind in columns.items()}
+def _of_text(data: pa.Buffer, format: str, said: Mapping[str, Any]) -> pa.Table:
+    types = {name: _TYPES[kind] for name, kind in said["columns"].items()}
+    return _of_csv(data, types) if format == "csv" else table_of_lines(data, types, said.get("nan", ()))
+
+
+def _of_csv(data: pa.Buffer, types: Mapping[str, pa.DataType]) -> pa.Table:
     whole = pc.ReadOptions(block_size=max(1, min(data.size, (1 << 31) - 1)))  # a line may not be longer than a block
     parse = pc.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
     convert = pc.ConvertOptions(

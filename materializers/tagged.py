@@ -12,7 +12,8 @@ import base64
 import math
 import reprlib
 import struct
-from collections.abc import Callable, Collection, Iterable, Mapping
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,6 +32,7 @@ __all__ = [
     "encode",
     "is_plain",
     "loads",
+    "plain_json",
     "readable",
     "tag",
 ]
@@ -40,10 +42,9 @@ TAG = "$t"
 Leaf = Callable[[Any, str], Any]
 """Takes a value and where it is (``"['train'][0]"``); returns its tagged JSON or raises MaterializationError."""
 
-_SCALARS = {type(None), bool, int, float, str}
-_CONTAINERS = {list, dict}
-_JSON = _SCALARS | _CONTAINERS
+_JSON = {type(None), bool, int, float, str, list, dict}
 _MAX_DEPTH = 250
+_REFERENCES_TO_ONE = 4  # in its container, in two lists here, in the call; to one that stands there twice, six or seven
 _NAN = struct.pack(">d", math.nan)
 
 
@@ -82,52 +83,67 @@ def loads(data: bytes | bytearray | memoryview) -> Any:
     return orjson.loads(data)
 
 
-# ---- is it plain? Level by level, so that the loops run in C: a tenth of the cost of walking in Python.
+# ---- is it plain? By levels, so that the loops run in C: a tenth of the cost of walking in Python.
 
 
-def is_plain(value: Any, *, tags: bool = False) -> bool:
-    """Whether plain JSON holds the value exactly. A cyclic value may pass; :func:`dumps` then refuses it.
+def plain_json(value: Any, *, tags: bool = False) -> bytes | None:
+    """The value as plain JSON, if that holds it exactly; ``None`` of any other, and of one that contains itself.
 
     With ``tags`` the value may be, or hold, what :func:`encode` returned.
     """
-    level: list[Any] = [value]
-    seen: set[int] = set()
+    import orjson
+
+    found: set[type] = set()
+    for depth, (kinds, _) in enumerate(_levels(value)):
+        found |= kinds
+        if not kinds <= _JSON or depth > _MAX_DEPTH:  # orjson would take tuples and enums, and crash on cyclic tuples
+            return None
+    try:
+        data = orjson.dumps(value)  # refuses long integers, lone surrogates, keys that are not text
+    except orjson.JSONEncodeError:
+        return None
+    if not tags and b"$" in data and any(TAG in item for item in _all(dict, value)):
+        return None
+    if float in found and b"null" in data:  # from None, from a text, or from a number that JSON does not have
+        return data if all(map(math.isfinite, _all(float, value))) else None
+    return data
+
+
+def _all(kind: type, value: Any) -> Iterator[Any]:
+    """What is of this type in a value that is known to end."""
+    levels = ([item for item in level if type(item) is kind] for kinds, level in _levels(value) if kind in kinds)
+    return chain.from_iterable(levels)
+
+
+def _levels(value: Any) -> Iterator[tuple[set[type], list[Any]]]:
+    """The value; the members of it if it is a list or dict; the members of these; and so on, without an end in a cycle.
+
+    Each level with the types in it. A container is asked once in a level, however often it stands there.
+    """
+    level = [value]
     while level:
         kinds = set(map(type, level))
-        if not kinds <= _JSON or not _plain_scalars(level, kinds):
-            return False
-        if not kinds & _CONTAINERS:
-            return True
-        fresh = {id(item): item for item in level if type(item) in _CONTAINERS and id(item) not in seen}
-        seen.update(fresh)
-        dicts = [item for item in fresh.values() if type(item) is dict]
-        if not _plain_keys(dicts, tags):
-            return False
-        lists = (item for item in fresh.values() if type(item) is list)
-        level = list(chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, dicts))))
-    return True
+        yield kinds, level
+        lists = _members(level, list, iter) if list in kinds else ()
+        dicts = _members(level, dict, dict.values) if dict in kinds else ()
+        level = [*lists, *dicts]
 
 
-def _plain_scalars(items: Iterable[Any], kinds: set[type]) -> bool:
-    if int in kinds:
-        ints = [item for item in items if type(item) is int]
-        if min(ints) < -(1 << 63) or max(ints) >= 1 << 64:
-            return False
-    if float in kinds and not all(map(math.isfinite, [item for item in items if type(item) is float])):
-        return False
-    return str not in kinds or _are_utf8([item for item in items if type(item) is str])
+def _members(level: list[Any], kind: type, members: Callable[[Any], Iterable[Any]]) -> Iterator[Any]:
+    found = [item for item in level if type(item) is kind]
+    if max(map(sys.getrefcount, found)) > _REFERENCES_TO_ONE:  # a quick way to see that none stands there twice
+        found = list({id(item): item for item in found}.values())
+    return chain.from_iterable(map(members, found))
 
 
-def _plain_keys(dicts: list[dict[Any, Any]], tags: bool) -> bool:
-    if not set(map(type, chain.from_iterable(dicts))) <= {str}:
-        return False
-    keys = set(chain.from_iterable(dicts))
-    return (tags or TAG not in keys) and _are_utf8(keys)
+def is_plain(value: Any, *, tags: bool = False) -> bool:
+    """Whether plain JSON holds the value exactly; see :func:`plain_json`."""
+    return plain_json(value, tags=tags) is not None
 
 
 def plain_keys(mapping: dict[Any, Any]) -> bool:
     """Whether a JSON object can have the keys of this one."""
-    return _plain_keys([mapping], False)
+    return set(map(type, mapping)) <= {str} and TAG not in mapping and _are_utf8(mapping)
 
 
 def _are_utf8(texts: Collection[str]) -> bool:
@@ -204,10 +220,7 @@ class Encoder:
     def items(self, value: Iterable[Any]) -> list[Any]:
         """Encode the items of a sequence."""
         items = list(value)
-        kinds = set(map(type, items))
-        if kinds <= _SCALARS and _plain_scalars(items, kinds):
-            return items
-        return self.members(enumerate(items))
+        return items if is_plain(items) else self.members(enumerate(items))
 
     def keys(self, value: Iterable[Any]) -> list[Any]:
         """Encode parts that have no place of their own, hence no files of their own: keys, the items of a set."""

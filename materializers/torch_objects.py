@@ -3,11 +3,12 @@
 What pickle would do, without what pickle can do: an object is made of its class without calling it, and given its
 attributes, which are plain values, tensors, and other such objects. A class must be importable, and a module of
 PyTorch's own layers or of a package of the user's; a function is one of ``torch.nn.functional``. Anything else (hooks,
-lambdas, compiled and traced modules) is refused.
+lambdas, compiled and traced modules) is refused. Gradients are no part of a module, as in ``torch.save``.
 """
 
 from __future__ import annotations
 
+import functools
 import types
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch.optim import lr_scheduler
+from torch.utils import data
 
 from ..core.errors import MaterializationError
 from ..core.typenames import type_name
@@ -27,14 +29,24 @@ from .torch_tensors import TensorFile, Tensors, dtype_named, dtype_node
 __all__ = ["ObjectFile", "Objects"]
 
 _FILE = "structure.json"
-_OWN_STATE = ("__new__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__setattr__")
+_LAYERS = ("torch.nn.modules.", "torch.optim.swa_utils")
+_OWN_STATE = ("__new__", "__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__setattr__", "__slots__")
 _MATH = {"abs", "cos", "erf", "exp", "log", "neg", "relu", "rsqrt", "sigmoid", "sin", "sqrt", "square", "tanh"}
 _OPTIMIZER_HOOKS = "_optimizer_"
 _SCHEDULERS = (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau)
+_DATASETS = (data.TensorDataset, data.Subset, data.ConcatDataset, data.StackDataset)
+_OWN = (torch.optim.Optimizer, *_SCHEDULERS, *_DATASETS)
 _WAYS_OUT = (
     "Return its state_dict(), or export it (torch.export.save, ONNX) and return the file's Path; "
     "of a wrapper (compiled, parallel) return what it wraps"
 )
+_INSTEAD = {
+    "ExportedProgram": "Write it by torch.export.save and return the file's Path",
+    "ScriptFunction": "Return the module that it is of, or the Path of a torch.export file",
+    "DataLoader": "Return its .dataset, and its other arguments in a dict",
+    "GradScaler": "Return its state_dict()",
+    "Generator": "Return its get_state()",
+}
 Node = dict[str, Any]
 
 
@@ -79,13 +91,28 @@ class Objects:
             return tag("function", _function_name(value))
         if isinstance(value, type):
             return tag("module class", _module_class(value))
-        for kind, encode in self._kinds().items():
-            if isinstance(value, kind):
+        if type(value) is functools.partial and not vars(value):
+            parts = {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+            return tag("partial", self._attributes(parts, name))
+        if isinstance(value, types.MethodType) and isinstance(value.__self__, torch.nn.Module):
+            return tag("method", [self._encode(value.__self__, name), _method_name(value)])
+        for base, encode in self._kinds().items():
+            if isinstance(value, base):
                 return tag("object", self._add(value, name, encode))
+        kind = type_name(type(value))
+        if kind.startswith("transformers.") and kind.endswith(".GenerationConfig"):
+            from .transformers import config_to
+
+            return tag("generation", config_to(value))
+        if kind != "numpy.ndarray":
+            raise MaterializationError(
+                f"it is a {kind}, which is no data. {_INSTEAD.get(type(value).__name__, _WAYS_OUT)}"
+            )
         return cell(value, name)
 
     def _kinds(self) -> dict[Any, Callable[[Any, str], Node]]:
-        return {torch.nn.Module: self._module, torch.optim.Optimizer: self._optimizer, _SCHEDULERS: self._scheduler}
+        kinds: dict[Any, Any] = {torch.nn.Module: self._module, torch.optim.Optimizer: self._optimizer}
+        return {**kinds, (*_SCHEDULERS, *_DATASETS): self._own}
 
     def _add(self, value: Any, name: str, encode: Callable[[Any, str], Node]) -> int:
         """The number of an object, which may contain itself."""
@@ -118,22 +145,23 @@ class Objects:
     # ---- modules
 
     def _module(self, module: Any, name: str) -> Node:
-        reference = _module_class(type(module))
+        which = f"its module {name!r}" if name else "it"
+        problem = _module_problem(type(module))
+        if problem:
+            raise MaterializationError(f"{which} is a {type_name(type(module))}, which {problem}. {_WAYS_OUT}")
         state = module.__getstate__()
-        if type(state) is not dict:
-            raise MaterializationError(f"its part {name!r}, a {type_name(type(module))}, has slots. {_WAYS_OUT}")
         fresh = torch.nn.Module().__getstate__()
         hooks = [key for key, value in state.items() if key.endswith("_hooks") and value]
         if hooks:
-            which = f"its module {name!r}" if name else "it"
-            raise MaterializationError(f"{which} has hooks ({', '.join(hooks)}), which are code; remove them")
+            remove = "remove them (those of weight_norm and its like by torch.nn.utils.remove_weight_norm, ...)"
+            raise MaterializationError(f"{which} has hooks ({', '.join(hooks)}), which are code; {remove}")
         groups = ("_parameters", "_buffers", "_modules")
         changed = {
             key: value
             for key, value in state.items()
             if key not in fresh or (key not in groups and (type(value), value) != (type(fresh[key]), fresh[key]))
         }
-        node: Node = {"class": reference}
+        node: Node = {"class": _class_name(type(module))}
         for key in groups:  # by hand and first, so that tensors are named as in the state_dict
             if state[key]:
                 prefix = f"{name}." if name else ""
@@ -149,7 +177,7 @@ class Objects:
         hooks = [key for key, value in state.items() if key.startswith(_OPTIMIZER_HOOKS) and value]
         if hooks:
             raise MaterializationError(f"the optimizer has hooks ({', '.join(hooks)}), which are code; remove them")
-        reference = _own_class(type(optimizer), "torch.optim.", torch.optim.Optimizer)
+        reference = _own_class(type(optimizer))
         attached = hasattr(state.pop("step", None), "_wrapped_by_lr_sched")
         moments = state.pop("state")
         kept = {key: value for key, value in state.items() if not key.startswith(_OPTIMIZER_HOOKS)}
@@ -162,19 +190,21 @@ class Objects:
             node["scheduled"] = True
         return node
 
-    def _scheduler(self, scheduler: Any, name: str) -> Node:
-        reference = _own_class(type(scheduler), "torch.optim.", _SCHEDULERS)
-        return {"class": reference, "state": self._attributes(vars(scheduler), name)}
+    def _own(self, value: Any, name: str) -> Node:
+        return {"class": _own_class(type(value)), "state": self._attributes(vars(value), name)}
 
 
 # ---- names of classes and functions
 
 
-def _own_class(cls: type, package: str, kind: Any) -> str:
-    module, name = cls.__module__, cls.__qualname__
-    if not module.startswith(package) or find(module, name) is not cls or not issubclass(cls, kind):
+def _class_name(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _own_class(cls: type) -> str:
+    if cls.__module__.partition(".")[0] != "torch" or find(cls.__module__, cls.__qualname__) is not cls:
         raise MaterializationError(f"it is a {type_name(cls)}, which is not one of PyTorch's own. {_WAYS_OUT}")
-    return f"{module}:{name}"
+    return _class_name(cls)
 
 
 def _module_class(cls: type) -> str:
@@ -182,37 +212,53 @@ def _module_class(cls: type) -> str:
     problem = _module_problem(cls)
     if problem:
         raise MaterializationError(f"{type_name(cls)} {problem}. {_WAYS_OUT}")
-    return f"{cls.__module__}:{cls.__qualname__}"
+    return _class_name(cls)
 
 
 def _module_problem(cls: type) -> str | None:
     if not issubclass(cls, torch.nn.Module):
         return "is no class of modules"
+    if cls.__module__ == "torch.nn.utils.parametrize":
+        return "is parametrized (weight_norm, ...): first torch.nn.utils.parametrize.remove_parametrizations(...)"
     if "<locals>" in cls.__qualname__:
         return "is a class made inside a function, which cannot be found again; move it to the top of its module"
     if find(cls.__module__, cls.__qualname__) is not cls:
-        return f"is a class that {cls.__module__} does not have (a parametrized or replaced one)"
+        return f"is a class that {cls.__module__} does not have"
     for base in cls.__mro__:
-        if base in (object, torch.nn.Module) or base.__module__.startswith("torch.nn.modules."):
+        if base is torch.nn.modules.lazy.LazyModuleMixin:
+            return "has no shapes yet: let a batch run through it first"
+        if base in (object, torch.nn.Module) or base.__module__.startswith(_LAYERS):
             continue
         if base.__module__.partition(".")[0] == "torch":
             return f"is of {base.__module__}, which is not a layer"
-        own = [name for name in _OWN_STATE if name in vars(base)]
+        own = [name for name in _OWN_STATE if vars(base).get(name)]
         if own and base.__module__ not in ("typing", "abc"):
             return f"makes or keeps its objects in a way of its own ({', '.join(own)})"
     return None
 
 
 def _function_name(value: Any) -> str:
-    name = getattr(value, "__name__", "")
-    for module in ("torch.nn.functional", "torch"):
-        reference = f"{module}:{name}"
+    name, long_name = value.__name__, value.__qualname__
+    for reference in (f"torch.nn.functional:{name}", f"torch:{name}", f"{value.__module__}:{long_name}"):
         if _function(reference) is value:
             return reference
     raise MaterializationError(
-        f"it is the function {getattr(value, '__qualname__', name)!r}, which is code; those of torch.nn.functional are "
-        f"known. Put it into a method. {_WAYS_OUT}"
+        f"it is the function {long_name!r}, which is code; those of torch.nn.functional are known. Make it a method of "
+        f"the module. {_WAYS_OUT}"
     )
+
+
+def _method_name(method: Any) -> str:
+    name: str = method.__name__
+    if _method(method.__self__, name) != method:
+        raise MaterializationError(f"it is the method {name!r}, which its class does not have. {_WAYS_OUT}")
+    return name
+
+
+def _method(module: Any, name: str) -> Any:
+    """The method of a module, by its class alone; ``None`` if it has no such one."""
+    found = getattr(type(module), name, None)
+    return types.MethodType(found, module) if isinstance(found, types.FunctionType) else None
 
 
 def _function(reference: str) -> Any:
@@ -221,6 +267,10 @@ def _function(reference: str) -> Any:
     if module == "torch":
         return getattr(torch, name) if name in _MATH else None
     found = getattr(torch.nn.functional, name, None) if module == "torch.nn.functional" else None
+    if module.startswith("torch.optim."):  # a rule of a schedule
+        found = find(module, name)
+        own = isinstance(found, types.FunctionType) and (found.__module__, found.__qualname__) == (module, name)
+        return found if own and "." in name else None
     if name.startswith("_"):
         return None
     own = isinstance(found, types.FunctionType) and found.__module__ == "torch.nn.functional"
@@ -260,6 +310,11 @@ class ObjectFile:
             return self._made[content]
         if kind == "function":
             found = _function(content)
+        elif kind == "method":
+            found = _method(self._decoder.decode(content[0]), content[1])
+        elif kind == "partial":
+            parts = {key: self._decoder.decode(item) for key, item in content.items()}
+            found = functools.partial(parts["function"], *parts["arguments"], **parts["keywords"])
         elif kind == "module class":
             found = _checked(resolve(content))
         else:
@@ -267,6 +322,7 @@ class ObjectFile:
                 "size": torch.Size,
                 "dtype": dtype_named,
                 "device": torch.device,
+                "generation": _generation,
             }
             found = makers[kind](content) if kind in makers else None
         if found is None:
@@ -299,10 +355,16 @@ class _Attached(lr_scheduler.LRScheduler):  # type: ignore[misc]  # its library 
         pass
 
 
+def _generation(node: Node) -> Any:
+    from .transformers import config_from
+
+    return config_from(node)
+
+
 def _class_of(node: Node) -> Any:
     cls = resolve(node["class"])
-    if issubclass(cls, (torch.optim.Optimizer, *_SCHEDULERS)):
-        _own_class(cls, "torch.optim.", (torch.optim.Optimizer, *_SCHEDULERS))
+    if issubclass(cls, _OWN):
+        _own_class(cls)
         return cls
     return _checked(cls)
 

@@ -38,6 +38,7 @@ _NAMES = {
     torch.float8_e4m3fn: "F8_E4M3",
     torch.float8_e5m2: "F8_E5M2",
 }
+_WIDEST = 16  # bytes of a number
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _COMPRESSED: dict[Any, tuple[str, ...]] = {
     torch.sparse_csr: ("crow_indices", "col_indices", "values"),
@@ -141,6 +142,10 @@ def _free(name: str, taken: Container[str]) -> str:
 
 def _problem(tensor: Any) -> str | None:
     """Why a tensor could not be the same again, and the way out; ``None`` if it can."""
+    if tensor.is_nested or tensor.is_quantized or tensor.is_mkldnn:
+        ways = {"nested": "its .unbind(), a tuple", "quantized": "its .dequantize()", "mkldnn": "its .to_dense()"}
+        kind = next(kind for kind in ways if getattr(tensor, f"is_{kind}"))
+        return f"is {kind}; return {ways[kind]}"
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         return f"is a {type(tensor).__qualname__}, more than a tensor's data; return that"
     if tensor.grad_fn is not None:
@@ -148,10 +153,7 @@ def _problem(tensor: Any) -> str | None:
     if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
         return "has hooks, which are code; remove them"
     if tensor.device.type == "meta":
-        return "is on the device 'meta' and has no data"
-    if tensor.is_quantized or tensor.is_nested or tensor.is_mkldnn:
-        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else "mkldnn"
-        return f"is {kind}; return .dequantize(), .unbind() or .to_dense() of it"
+        return "is on the device 'meta' and has no data; load its weights first"
     if tensor.layout not in (torch.strided, torch.sparse_coo, *_COMPRESSED):
         return f"has the layout {tensor.layout}"
     if any(getattr(tensor, "names", ())):
@@ -233,13 +235,22 @@ def _entry(tensor: Any) -> Entry:
     """A tensor in C order as an entry; of a dtype that the format does not know, as bytes with one more dimension."""
     tensor = tensor.cpu()
     shape = tuple(tensor.shape)
-    data = tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else b""
+    flat = tensor.as_strided((tensor.numel(),), (1,))  # one element may have any stride
+    data = flat.view(torch.uint8).numpy().data if tensor.numel() else b""
     if tensor.dtype in _NAMES:
         return Entry(_NAMES[tensor.dtype], shape, data)
     return Entry("U8", (*shape, tensor.element_size()), data)
 
 
 # ---- and back
+
+
+def _over(data: Any, dtype: Any, alignment: int) -> Any:
+    """A tensor over these bytes, or over a copy where they lie so that PyTorch would crash (wide complex numbers)."""
+    tensor = torch.frombuffer(data, dtype=dtype)
+    return (
+        tensor if tensor.data_ptr() % alignment == 0 else torch.frombuffer(data, dtype=torch.uint8).clone().view(dtype)
+    )
 
 
 class TensorFile:
@@ -283,14 +294,14 @@ class TensorFile:
         if not len(entry.data):
             tensor = torch.empty(shape, dtype=dtype)
         else:
-            tensor = torch.frombuffer(entry.data, dtype=dtype).view(shape)
+            tensor = _over(entry.data, dtype, dtype.itemsize).view(shape)
         if "stride" in node:
             tensor = torch.empty_strided(shape, node["stride"], dtype=dtype).copy_(tensor)
         return tensor
 
     def _part(self, entry: Entry, node: Mapping[str, Any]) -> Any:
         if node["in"] not in self._memory:
-            self._memory[node["in"]] = torch.frombuffer(entry.data, dtype=torch.uint8)
+            self._memory[node["in"]] = _over(entry.data, torch.uint8, _WIDEST)
         memory = self._memory[node["in"]]
         dtype = dtype_named(node["dtype"])
         offset = memory.storage_offset() + node["at"]

@@ -29,7 +29,7 @@ from .mlflow_model import write_torch_mlmodel
 from .mlmodel import check_all, read_all
 from .tagged import decode, dumps, encode, loads
 
-__all__ = ["TransformersMaterializer"]
+__all__ = ["TransformersMaterializer", "config_from", "config_to"]
 
 _CONFIG, _GENERATION, _STATE = "config.json", "generation_config.json", "state.json"
 _WEIGHTS, _BUFFERS = "model.safetensors", "buffers.safetensors"
@@ -38,7 +38,13 @@ _OF_THE_PLACE = {
     *("transformers_version", "processor_class"),
 }
 _TOLD_OTHERWISE = {"added_tokens_decoder", "additional_special_tokens", "model_max_length", "tokenizer_object", "vocab"}
-_NOT_COMPARED = {"training", "_is_hf_initialized", "name_or_path", "config", "generation_config"}
+_NOT_COMPARED = {"training", "name_or_path", "config", "generation_config", "_weight_conversions"}
+_NO_SCALARS = {"_parameters", "_buffers", "_modules"}
+_INSTEAD = {
+    "Pipeline": 'its parts: {"model": pipeline.model, "tokenizer": pipeline.tokenizer}',
+    "BatchEncoding": "its .data, a dict",
+    "ModelOutput": "dict(...) of it, or the tensors",
+}
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -51,6 +57,9 @@ class TransformersMaterializer:
 
     def save(self, value: Any, files: FileWriter) -> Spec:
         """The name of the class. Raises MaterializationError for what ``from_pretrained`` would not give back."""
+        for base, instead in _INSTEAD.items():
+            if any(cls.__name__ == base for cls in type(value).__mro__):
+                raise MaterializationError(f"it is a {type_name(type(value))}. Return {instead}")
         reference = _reference(type(value))
         kind = _kind(type(value))
         _SAVE[kind](value, files)
@@ -120,22 +129,29 @@ def _resolve(reference: str) -> Any:
 # ---- configurations
 
 
-def _config_to(config: Any) -> dict[str, Any]:
+def config_to(config: Any) -> dict[str, Any]:
     """A configuration as JSON. Raises MaterializationError when it would not be the same again."""
-    written = {"model_type", "transformers_version"} - {key for key, item in vars(config).items() if item is not None}
-    values = {key: item for key, item in config.to_dict().items() if key not in written}
+    own, text = vars(config), config.to_dict()
+    written = {"model_type", "transformers_version"} - {key for key, item in own.items() if item is not None}
+    tuples = {key: item for key, item in own.items() if type(item) is tuple}  # to_dict makes lists of them
+    values = {key: tuples.get(key, item) for key, item in text.items() if key not in written}
     node: dict[str, Any] = {"class": _reference(type(config)), "values": encode(values)}
     if hasattr(config, "_name_or_path"):
         node["name"] = config._name_or_path
         node["attention"] = config._attn_implementation_internal
-    again = _config_from(node)
-    changed = sorted(key for key in config.to_dict() if config.to_dict()[key] != again.to_dict().get(key, ...))
+    if isinstance(own.get("dtype"), str):  # as save_pretrained leaves it; from_dict makes a dtype of it
+        node["dtype"] = own["dtype"]
+    again = config_from(node)
+    kept = again.to_dict()
+    changed = sorted(key for key, item in text.items() if item != kept.get(key, ...))
+    changed += sorted(key for key in tuples if type(vars(again).get(key)) is not tuple)
     if changed:
         raise MaterializationError(f"its {type(config).__name__} would change at {', '.join(changed)}")
     return node
 
 
-def _config_from(node: Mapping[str, Any]) -> Any:
+def config_from(node: Mapping[str, Any]) -> Any:
+    """The configuration of :func:`config_to`. Raises MaterializationError for one that names code of the Hub."""
     values = decode(node["values"])
     for key, value in _leaves({**values, "_attn_implementation": node.get("attention")}):
         if ("implementation" in key or "kernel" in key) and isinstance(value, str) and "/" in value:
@@ -146,6 +162,8 @@ def _config_from(node: Mapping[str, Any]) -> Any:
     if _kind(cls) not in ("config", "generation"):
         raise MaterializationError(f"the stored class {node['class']!r} is no configuration: refused")
     config = cls.from_dict(values)
+    if "dtype" in node:
+        vars(config)["dtype"] = str(node["dtype"])
     if "name" in node:
         config._name_or_path = node["name"]
         config._attn_implementation_internal = node["attention"]
@@ -164,13 +182,13 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _save_config(config: Any, files: FileWriter) -> None:
-    node = _config_to(config)
+    node = config_to(config)
     files.write(_CONFIG if _kind(type(config)) == "config" else _GENERATION, _text(config.to_dict()))
     files.write(_STATE, dumps(node))
 
 
 def _load_config(cls: Any, files: FileReader) -> Any:
-    return _config_from(loads(read_all(files)[_STATE]))
+    return config_from(loads(read_all(files)[_STATE]))
 
 
 def _text(values: Any) -> bytes:
@@ -183,14 +201,10 @@ def _text(values: Any) -> bytes:
 def _save_model(model: Any, files: FileWriter) -> None:
     from .torch_tensors import Tensors, dtype_node
 
-    state: dict[str, Any] = {"config": _config_to(model.config), "generation": None}
+    state: dict[str, Any] = {"config": config_to(model.config), "generation": None}
     if getattr(model, "generation_config", None) is not None:
-        state["generation"] = _config_to(model.generation_config)
-    changed = _difference(model, _skeleton(type(model), state))
-    if changed:
-        raise MaterializationError(
-            f"its configuration does not describe it: {changed}. Return its state_dict(), or merge what was added to it"
-        )
+        state["generation"] = config_to(model.generation_config)
+    state["attributes"] = _changed(model, _skeleton(type(model), state))
     saved = set(model.state_dict())
     groups = {
         "weights": Tensors(lambda parts, name: encode(parts)),
@@ -217,6 +231,8 @@ def _load_model(cls: Any, files: FileReader) -> Any:
     for name in (_CONFIG, *([_GENERATION] if state["generation"] else [])):
         files.read(name)  # a damaged artifact is not loaded
     model = _skeleton(cls, state)
+    for name, attributes in state.get("attributes", {}).items():
+        _put_attributes(model.get_submodule(name), decode(attributes))
     for group, name in (("weights", _WEIGHTS), ("buffers", _BUFFERS)):
         tensors = TensorFile(files, state[group], decode, name) if state[group] else None
         for place, number in state.get(f"{group} by name", {}).items():
@@ -240,9 +256,9 @@ def _skeleton(cls: Any, state: Mapping[str, Any]) -> Any:
     import torch
 
     with torch.device("meta"):
-        model = cls(_config_from(state["config"]))
+        model = cls(config_from(state["config"]))
     if state["generation"] or hasattr(model, "generation_config"):
-        model.generation_config = _config_from(state["generation"]) if state["generation"] else None
+        model.generation_config = config_from(state["generation"]) if state["generation"] else None
     return model
 
 
@@ -251,32 +267,61 @@ def _tensors(model: Any) -> Iterator[tuple[str, Any]]:
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _difference(model: Any, again: Any) -> str | None:
-    """Where a model and its skeleton differ: layers, names and shapes of tensors, hooks, plain attributes."""
+def _changed(model: Any, again: Any) -> dict[str, Any]:
+    """The plain attributes, by layer, that a model has otherwise than its skeleton: ``from_pretrained`` sets some, too.
+
+    Raises MaterializationError where they differ in more: layers, shapes of tensors, hooks, other objects.
+    """
+    found = {}
     parts, others = (dict(each.named_modules(remove_duplicate=False)) for each in (model, again))
     for name in [*parts, *others]:
-        if name not in parts or name not in others or type(parts[name]) is not type(others[name]):
-            kinds = (type_name(type(each.get(name))) for each in (parts, others))
-            return f"{name or 'the model'} is a {next(kinds)}, which would be a {next(kinds)}"
-        found = _attributes_differ(parts[name], others[name])
-        if found:
-            return f"{name or 'the model'} {found}"
+        part, other = parts.get(name), others.get(name)
+        if part is None or other is None or not _of_one_class(part, other):
+            kinds = [type_name(type(each)) for each in (part, other)]
+            raise _undescribed(f"{name or 'the model'} is a {kinds[0]}, which would be a {kinds[1]}")
+        if name not in found and (changed := _attributes_changed(part, other, name or "the model")):
+            found[name] = encode(changed)
     shapes, wanted = ({name: tuple(tensor.shape) for name, tensor in _tensors(each)} for each in (model, again))
-    changed = sorted(name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name))
-    return (
-        f"the shape of {changed[0]}, {shapes.get(changed[0])}, would be {wanted.get(changed[0])}" if changed else None
+    for name in sorted(name for name in {*shapes, *wanted} if shapes.get(name) != wanted.get(name)):
+        raise _undescribed(f"the shape of {name}, {shapes.get(name)}, would be {wanted.get(name)}")
+    return found
+
+
+def _undescribed(what: str) -> MaterializationError:
+    return MaterializationError(
+        f"its configuration does not describe it: {what}. Return its state_dict(), or merge what was added to it"
     )
 
 
-def _attributes_differ(part: Any, again: Any) -> str | None:
+def _of_one_class(one: Any, other: Any) -> bool:
+    """Whether two layers are of one class. Each that is parametrized (weight_norm) has a class of its own."""
+    kinds = (type(one), type(other))
+    made = all(kind.__module__ == "torch.nn.utils.parametrize" and hasattr(one, "parametrizations") for kind in kinds)
+    return kinds[0] is kinds[1] or (made and kinds[0].__bases__ == kinds[1].__bases__)
+
+
+def _attributes_changed(part: Any, again: Any, place: str) -> dict[str, Any]:
     mine, its = vars(part), vars(again)
+    changed = {}
     for key in sorted({*mine, *its} - _NOT_COMPARED):
-        if key.endswith("_hooks") and mine.get(key):
-            return f"has hooks ({key}), which are code; remove them"
+        if key.endswith("_hooks") and len(mine.get(key) or ()) != len(its.get(key) or ()):
+            raise _undescribed(f"{place} has hooks ({key}), which are code; remove them")
         one, other = mine.get(key, ...), its.get(key, ...)
-        if type(one) is not type(other) or (isinstance(one, _SCALARS) and one != other and one == one):
-            return f"has the attribute {key} {one!r}, which would be {'missing' if other is ... else repr(other)}"
-    return None
+        if isinstance(one, _SCALARS) and type(one) is type(other) and (one == other or one != one):
+            continue
+        if isinstance(one, _SCALARS) and key not in _NO_SCALARS:
+            changed[key] = one
+        elif type(one) is not type(other):
+            kinds = ["missing" if each is ... else f"a {type_name(type(each))}" for each in (one, other)]
+            raise _undescribed(f"the attribute {key} of {place} is {kinds[0]}, which would be {kinds[1]}")
+    return changed
+
+
+def _put_attributes(part: Any, attributes: Mapping[str, Any]) -> None:
+    for key, value in attributes.items():
+        if not isinstance(value, _SCALARS) or key in _NO_SCALARS or (key == "_use_kernels" and value):
+            raise MaterializationError(f"the stored model has the attribute {key} {value!r}: refused")
+        vars(part)[key] = value
 
 
 # ---- tokenizers and processors
@@ -286,14 +331,15 @@ def _save_pretrained(value: Any, files: FileWriter) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         value.save_pretrained(folder)
-        again = _from_folder(type(value), folder)
+        again, origin = _from_folder(type(value), folder), _origin(value)
+        _put_origin(again, origin)
         mine, its = _facts(value), _facts(again)
         changed = sorted(key for key in mine if mine[key] != its.get(key, ...))
         if changed:
             raise MaterializationError(f"save_pretrained would change it at {', '.join(changed)}")
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             files.write(f"pretrained/{file.relative_to(folder).as_posix()}", file.read_bytes())
-    files.write(_STATE, dumps(_origin(value)))
+    files.write(_STATE, dumps(origin))
 
 
 def _load_pretrained(cls: Any, files: FileReader) -> Any:
@@ -304,10 +350,11 @@ def _load_pretrained(cls: Any, files: FileReader) -> Any:
 
 
 def _origin(value: Any) -> dict[str, Any]:
-    """Where a tokenizer is from and which arguments it was given, which ``from_pretrained`` replaces by its own."""
+    """Where a tokenizer is from, which arguments it was given, and its plain attributes: others after loading."""
     state: dict[str, Any] = {"parts": {name: _origin(part) for name, part in _parts(value).items()}}
     if hasattr(value, "init_kwargs"):
         state |= {"name": value.name_or_path, "init": sorted(value.init_kwargs)}
+        state |= {"given": encode(_scalars(value.init_kwargs)), "attributes": encode(_scalars(vars(value)))}
     return state
 
 
@@ -318,6 +365,8 @@ def _put_origin(value: Any, state: Mapping[str, Any]) -> None:
         value.name_or_path = state["name"]
         for key in set(value.init_kwargs) - set(state["init"]):
             del value.init_kwargs[key]
+        value.init_kwargs |= _scalars(decode(state.get("given", {})))
+        vars(value).update(_scalars(decode(state.get("attributes", {}))))
 
 
 def _parts(value: Any) -> dict[str, Any]:
@@ -350,6 +399,10 @@ def _facts(value: Any) -> dict[str, Any]:
     if value.is_fast:
         facts["tokenizer"] = json.loads(value.backend_tokenizer.to_str())
     return facts
+
+
+def _scalars(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: item for key, item in sorted(_without_places(values).items()) if isinstance(item, _SCALARS)}
 
 
 def _without_places(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from .document import Document
 from .schema import Catalog, File, Project, RuleModel, StackModel, known_keys
 from .stacks import (
     DEFAULT,
+    KEEPS_PROMPTS,
     LOCAL,
     Choice,
     Component,
@@ -188,8 +189,12 @@ class _View:
         for key, component in _NEEDS.items():
             if str(rule.get(key)).lower() not in _YES:
                 continue
-            if kind not in {"Model", DEFAULT} and "." not in kind:
-                yield self.document.problem(f"'{key}' is for models, and {kind} is none", (*loc, key))
+            prompt = (kind, key) == ("Prompt", "register")
+            if kind not in {"Model", DEFAULT} and "." not in kind and not prompt:
+                kinds = "models and prompts" if key == "register" else "models"
+                yield self.document.problem(f"'{key}' is for {kinds}, and {kind} is none", (*loc, key))
+            elif prompt and self._at(*loc[:-2], "experiment_tracker").get("type") in KEEPS_PROMPTS:
+                continue
             elif not self._at(*loc[:-2]).get(component):
                 message = f"'{key}: true' needs a {component}, and this stack has none"
                 yield self.document.problem(message, (*loc, key))

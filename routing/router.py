@@ -24,7 +24,7 @@ from ..core.refs import ArtifactRef, Manifest, Parent, Producer, Route, Run, art
 from ..core.typenames import routing_names, type_name
 from ..stores.base import ArtifactStore, Labels, Staged
 from ..stores.build import build_store
-from .registries import Registry, build_registry
+from .registries import PromptRegistry, Registry, build_registry
 from .rules import decide
 from .stacks import Stack
 from .trackers import Tracker, build_tracker
@@ -94,7 +94,6 @@ class Router:
         self.stack = stack
         self._stores: dict[str, ArtifactStore] = {}
         self._tracker: Tracker | None = None
-        self._registry: Registry | None = None
         self._tracker_runs: dict[str, str] = {}
 
     # --- destinations -------------------------------------------------------------------------------------------------
@@ -124,12 +123,16 @@ class Router:
             self._tracker = build_tracker(self.stack)
         return self._tracker
 
-    @property
+    @functools.cached_property
     def registry(self) -> Registry | None:
         """The model registry, if the stack has one."""
-        if self._registry is None and self.stack.registry is not None:
-            self._registry = build_registry(self.stack)
-        return self._registry
+        return build_registry(self.stack, self.stack.registry)
+
+    @functools.cached_property
+    def prompt_registry(self) -> Registry | None:
+        """What gets prompts, if the stack has it: the model registry, or that of the tracker."""
+        keeper = self.stack.prompt_registry
+        return self.registry if keeper is self.stack.registry else build_registry(self.stack, keeper)
 
     def tracker_run(self, run: Run) -> str | None:
         """The tracker's run for this run, found or made; None where there is no tracker."""
@@ -247,14 +250,14 @@ class Router:
         if route.tracker:
             done["tracker"] = self._attempt(route, lambda: self._track(task, self._told(value, ref), ref))
         if route.registry:
-            done["registry"] = self._attempt(route, lambda: self._register(task, ref))
+            done["registry"] = self._attempt(route, lambda: self._register(task, value, ref))
         if len(done) > 1:
             timings["deliver"] = time.perf_counter() - begin
         return Committed(ref, timings, done, value.names)
 
     def _told(self, value: _Value, ref: ArtifactRef) -> Any:
-        """The value; of a copy only where trackers are told it, since these are small."""
-        small = value.names != () and value.names[0].rpartition(".")[2] in {"Metrics", "Parameters"}
+        """The value; of a copy only where trackers and registries are told it, since these are small."""
+        small = not {"Metrics", "Parameters", "Prompt"}.isdisjoint(value.names)
         return self.load(ref)[0] if isinstance(value.value, Copy) and small else value.value
 
     def _attempt(self, route: Route, deliver: Callable[[], str]) -> str:
@@ -283,11 +286,20 @@ class Router:
             tracker.set_tags(tracker_run, {f"tailrace.artifact.{scope}{ref.name}": ref.uri})
         return f"{tracker.name}:{tracker_run}"
 
-    def _register(self, task: Task, ref: ArtifactRef) -> str:
-        registry = self.registry
+    def _register(self, task: Task, value: _Value, ref: ArtifactRef) -> str:
+        prompt = "Prompt" in value.names
+        registry = self.prompt_registry if prompt else self.registry
         if registry is None:
             raise DestinationError(f"The stack {self.stack.name!r} has no model registry for {ref.name!r}.")
         manifest = self.store_of(ref.uri).manifest(ref)
+        if prompt:
+            if not isinstance(registry, PromptRegistry):
+                raise DestinationError(
+                    f"The registry {registry.name!r} keeps no prompts such as {ref.name!r}. Set register: false in the "
+                    "rule for Prompt, or take a registry that does."
+                )
+            name, version = registry.register_prompt(self._told(value, ref), ref, manifest, run=task.run)
+            return f"{registry.name}:{name}/{version}"
         shared = self.stack.tracker is not None and self.stack.tracker.type == registry.name
         tracker_run = self.tracker_run(task.run) if shared else None  # another tracker's run means nothing to it
         name, version = registry.register(ref, manifest, run=task.run, tracker_run=tracker_run)

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..core.refs import Route
-from .stacks import DEFAULT, Rule, Stack
+from .stacks import DEFAULT, KEEPS_PROMPTS, Rule, Stack
 from .templates import DEFAULT_PATH, render
 
 __all__ = ["decide", "effective_rule", "unmet"]
@@ -18,19 +18,22 @@ def effective_rule(types: Sequence[str], stack: Stack) -> tuple[Rule, str]:
     """The rule for a type with every field decided, and the name of the rule that decided.
 
     Field by field: the rule of the first of the ``types`` that has one, then the ``default:`` rule, then what is built
-    in: everything is stored, a Model is registered too, Metrics and Parameters are logged too. The ``default:`` rule
-    speaks of registration and deployment for models only, and of the tracker for Metrics and Parameters only.
+    in: everything is stored, a Model is registered too, and a Prompt where the stack keeps prompts; Metrics and
+    Parameters are logged too. The ``default:`` rule speaks of registration for models and prompts only, of deployment
+    for models only, and of the tracker for Metrics and Parameters only.
     """
-    model = "Model" in types
+    model, prompt = "Model" in types, "Prompt" in types
+    keeper = stack.prompt_registry if prompt else None
+    registered = model or (keeper is not None and keeper.type in KEEPS_PROMPTS)
     logged = "Metrics" in types or "Parameters" in types
     own = next((name for name in types if name != DEFAULT and name in stack.rules), None)
     general = stack.rules.get(DEFAULT, Rule())
-    built_in = Rule(DEFAULT, DEFAULT_PATH, model, False, "manual", {}, None, logged, "fail")
+    built_in = Rule(DEFAULT, DEFAULT_PATH, registered, False, "manual", {}, None, logged, "fail")
     layers = (
         stack.rules[own] if own else Rule(),
         replace(
             general,
-            register=general.register if model else None,
+            register=general.register if model or prompt else None,
             deploy=general.deploy if model else None,
             log_to_tracker=general.log_to_tracker if logged else None,
         ),
@@ -75,13 +78,14 @@ def decide(
         "date": date,
         "pipeline": pipeline,
     }
+    registry = stack.prompt_registry if "Prompt" in types else stack.registry
     deployer = stack.deployer if rule.deploy else None
     return Route(
         type=kind,
         store=rule.store or DEFAULT,
         path=render(rule.path or DEFAULT_PATH, values, map_index=map_index),
         tracker=stack.tracker.type if stack.tracker and rule.log_to_tracker else None,
-        registry=stack.registry.type if stack.registry and rule.register else None,
+        registry=registry.type if registry and rule.register else None,
         deployer=deployer.type if deployer else None,
         gate=_gate(rule) if deployer else "",
         on_error=rule.on_error or "fail",

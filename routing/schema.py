@@ -157,7 +157,7 @@ class MlflowTracker(_Strict):
 
 
 class MlflowRegistry(_Strict):
-    """MLflow's model registry."""
+    """MLflow's registry of models and prompts."""
 
     type: Literal["mlflow"]
     registry_uri: str | None = Field(default=None, description="Default: the tracking URI.")
@@ -247,7 +247,9 @@ class RuleModel(_Strict):
         default=None,
         description=f"Where in the store. Placeholders: {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)}.",
     )
-    register_: bool | None = Field(default=None, alias="register", description="Whether the model registry gets it.")
+    register_: bool | None = Field(
+        default=None, alias="register", description="Whether the registry gets it: for models and prompts."
+    )
     deploy: bool | None = Field(default=None, description="Whether it may be deployed, under the deploy_condition.")
     deploy_condition: Literal["manual", "auto", "on_approval"] | None = Field(
         default=None,
@@ -261,12 +263,14 @@ class RuleModel(_Strict):
     on_error: Literal["fail", "warn"] | None = Field(
         default=None, description="What a failing destination does to the step. Default: fail."
     )
-    format: Literal["parquet", "arrow", "csv"] | None = Field(
+    format: Literal["parquet", "arrow", "csv", "jsonl"] | None = Field(
         default=None, description="The file format of tables. Default: the best for the value, mostly parquet."
     )
-    compression: Literal["zstd", "snappy", "lz4", "none"] | None = Field(
+    compression: str | None = Field(
         default=None,
-        description="Of tables in parquet, and in arrow (which has no snappy). Default: the materializer's.",
+        description="Of tables in parquet, and in arrow (which has no snappy): zstd, snappy, lz4, none; zstd may have "
+        "a level. Default: the materializer's.",
+        examples=["zstd", "zstd:9", "snappy", "lz4", "none"],
     )
 
     @model_validator(mode="after")
@@ -301,8 +305,11 @@ class StackModel(_Strict):
     artifact_stores: dict[str, Store] | None = Field(
         default=None, description="Further stores, by the name that rules use."
     )
-    experiment_tracker: Tracker | None = Field(default=None, description="Gets Metrics and Parameters.")
-    model_registry: Registry | None = Field(default=None, description="Gets Models.")
+    experiment_tracker: Tracker | None = Field(
+        default=None,
+        description="Gets Metrics and Parameters; and Prompts, if it keeps them and the registry does not.",
+    )
+    model_registry: Registry | None = Field(default=None, description="Gets Models and Prompts.")
     model_deployer: Deployer | None = Field(default=None, description="Serves Models.")
     artifact_routing: Routing | None = Field(default=None, description="Rules by artifact type, and a default rule.")
     allow_pickle: Literal["never", "fallback", "always"] | None = Field(

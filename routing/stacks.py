@@ -44,6 +44,8 @@ BUILT_IN: Mapping[str, tuple[str, ...]] = {
     "deployer": (),
 }
 """The component types that come with Tailrace; others come through the entry points named here."""
+KEEPS_PROMPTS = ("mlflow",)
+"""The types of trackers and registries that keep versions of prompts, and get every Prompt."""
 _BUCKETS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _SCHEMES = {"memory": "memory", **_BUCKETS}
 GROUPS: Mapping[str, str] = {
@@ -109,6 +111,18 @@ class Stack:
     allow_pickle: str = "never"
     catalog_url: str | None = field(default=None, repr=False)
     catalog_shown: str | None = None
+
+    @property
+    def prompt_registry(self) -> Component | None:
+        """What keeps the versions of prompts: the registry, or else the tracker, if it is of a type that does.
+
+        Where neither is, it is the registry: a plug-in's gets those prompts that a rule registers.
+        """
+        if self.registry and self.registry.type in KEEPS_PROMPTS:
+            return self.registry
+        if self.tracker and self.tracker.type in KEEPS_PROMPTS:
+            return Component(self.tracker.type, place=self.tracker.place)
+        return self.registry
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Loc = tuple[str | int, ...]
 _VARIABLE = re.compile(r"\$\{(?:([A-Za-z_]\w*)(?::-([^}]*))?\})?")
 _SECRETIVE = "secret|passw|token|credential|api_?key|access_?key"  # what names of options that are secret contain
 _IN_URL = re.compile(r"(?<=://)[^/\s]+@")
-_IN_QUERY = re.compile(rf"(?i)(?<=[?&])([^=&\s]*(?:{_SECRETIVE})[^=&\s]*)=[^&\s]+")
+_IN_QUERY = re.compile(rf"(?i)(?<=[?&])([^=&\s]*(?:{_SECRETIVE}|signature)[^=&\s]*|sig)=[^&\s]+")
 
 
 def has_variable(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
 __all__ = ["ArtifactStore", "Labels", "Staged"]
 
 _ANY_FORM = Form()
+_POLICIES = ("never", "fallback", "always")
+_TRIES = 10  # to load what is saved anew again and again
+_SAY = {
+    errno.ENOSPC: "Make room, then do it again.",
+    errno.EDQUOT: "Make room, then do it again.",
+    errno.EROFS: "Choose a place that can be written.",
+    errno.EACCES: "Let this user write there, or choose another place.",
+    errno.EPERM: "Let this user write there, or choose another place.",
+    errno.ENOTDIR: "A file is where a folder should be; move it, or choose another place.",
+}
+"""What to do where a folder of this machine cannot be written."""
 
 
 class ArtifactStore(ABC):
@@ -49,6 +61,9 @@ class ArtifactStore(ABC):
     def __init__(
         self, name: str = "default", *, allow_pickle: str = "never", durable: bool = True, deduplicate: bool = False
     ) -> None:
+        if allow_pickle not in _POLICIES:
+            what = f"allow_pickle of the store {name!r} is {allow_pickle!r}"
+            raise StoreError(f"{what}; it is one of {', '.join(map(repr, _POLICIES))}.")
         self.name = name
         self.allow_pickle = allow_pickle
         self.durable = durable
@@ -72,6 +87,10 @@ class ArtifactStore(ABC):
     @abstractmethod
     def put_tree(self, staging: Path, key: str, files: tuple[FileEntry, ...]) -> None:
         """Move the files to a content folder, atomically. Where the same content is already, keep it if it is sound."""
+
+    def has_tree(self, key: str) -> bool:
+        """Whether a content folder is still there after it was put; True where it costs a request to ask."""
+        return True
 
     @abstractmethod
     def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
@@ -151,13 +170,18 @@ class ArtifactStore(ABC):
         self, path: str | os.PathLike[str] | ArtifactRef, columns: Sequence[Any] | None = None
     ) -> tuple[Any, Manifest]:
         """The object, or these columns of a table, and its manifest, verified as :meth:`load` does."""
-        files, manifest = self.reader(path)
-        lent = False
-        try:
-            data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec, columns)
-            lent = files.lent
-        finally:
-            self.release_tree(files.directory, lent=lent)
+        for tries in range(_TRIES):
+            files, manifest = self.reader(path)
+            lent = False
+            try:
+                data = load(manifest.materializer, manifest.materializer_version, files, manifest.spec, columns)
+                lent = files.lent
+                break
+            except IntegrityError:  # or somebody has saved at the path since, or deleted what was there
+                if tries == _TRIES - 1 or self.manifest(path) == manifest:
+                    raise
+            finally:
+                self.release_tree(files.directory, lent=lent)
         if not manifest.wrapper:
             return data, manifest
         kind = asset_named(manifest.wrapper)
@@ -225,7 +249,11 @@ class ArtifactStore(ABC):
         return True
 
     def delete(self, path: str | os.PathLike[str]) -> None:
-        """Delete the artifact at a path and every artifact below it, manifests first. No error if there is none."""
+        """Delete the artifact at a path and every artifact below it, manifests first. No error if there is none.
+
+        A save at the same path at the same moment either stays whole or fails; in a bucket, which is not asked again,
+        its files may be deleted, and loading says so.
+        """
         key = self.key(path)
         for found in sorted(self.walk(f"{key}/")):
             if found.endswith(f"/{MANIFEST}"):
@@ -297,6 +325,11 @@ class ArtifactStore(ABC):
             saved = save(data, writer)
             check_chosen(chosen, writer, data)
             files = writer.finish()
+        except OSError as error:
+            self.discard_staging(directory)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise self._unwritable(error, directory.parent) from error
+            raise
         except BaseException:
             self.discard_staging(directory)
             raise
@@ -355,7 +388,7 @@ class ArtifactStore(ABC):
         place = f"{key}/{MANIFEST}"
         before = None if self.creates_first else self._read_or_none(place)
         if before is None and self.create(place, data):  # of two at once, both hand over the manifest of the first
-            return self._ref(key, manifest, data, staged.saved.length)
+            return self._committed(key, manifest, data, staged.saved.length)
         before = before or self.read(place)
         with suppress(IntegrityError):  # a damaged one is replaced
             old = self._parse(key, before)
@@ -363,7 +396,13 @@ class ArtifactStore(ABC):
                 manifest, data = old, before
         if data is not before:
             self.replace(place, data)
-        return self._ref(key, manifest, data, staged.saved.length)
+        return self._committed(key, manifest, data, staged.saved.length)
+
+    def _committed(self, key: str, manifest: Manifest, data: bytes, length: int | None) -> ArtifactRef:
+        if not self.has_tree(f"{key}/{manifest.content}"):
+            self.remove(f"{key}/{MANIFEST}")
+            raise StoreError(f"{self.uri(key)} was deleted while it was saved. Save it again, or do not delete it.")
+        return self._ref(key, manifest, data, length)
 
     # --- manifests and places -----------------------------------------------------------------------------------------
 
@@ -424,6 +463,10 @@ class ArtifactStore(ABC):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise IntegrityError(f"The manifest of {self.uri(key)} cannot be read: {error}") from error
 
+    def _unwritable(self, error: OSError, place: str | os.PathLike[str]) -> StoreError:
+        what = f"The store {self.name!r} cannot write below {os.fspath(place)!r}: {error.strerror or error}."
+        return StoreError(f"{what} Nothing was committed. {_SAY.get(error.errno or 0, 'Do it again.')}")
+
     def _not_found(self, key: str) -> ArtifactNotFound:
         return ArtifactNotFound(
             f"No artifact {key!r} is committed in the store {self.name!r} at {self.root_uri}. "
@@ -439,6 +482,7 @@ class ArtifactStore(ABC):
             type=manifest.type,
             name=manifest.name,
             length=length,
+            created=manifest.created,
         )
 
 

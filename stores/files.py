@@ -128,10 +128,11 @@ class _Tree:
             if place.parent.resolve() != place.parent:
                 raise StoreError(f"{place.parent} is reached through a symbolic link, which is not followed.")
             for folder in (place, *place.parents) if path in self.folders else place.parents:
-                if folder.is_dir() and not folder.is_symlink():
+                if not os.path.lexists(folder):
+                    continue
+                if folder.is_dir() and not folder.is_symlink():  # asked after: another may just have made it
                     break
-                if os.path.lexists(folder):
-                    raise StoreError(f"{folder} is in the way: {self.uri} has a folder there.")
+                raise StoreError(f"{folder} is in the way: {self.uri} has a folder there.")
             if path not in self.folders and place.is_dir() and not place.is_symlink():
                 raise StoreError(f"{place} is in the way: {self.uri} has a file there.")
 

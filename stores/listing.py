@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Hashable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.errors import StoreError
 from ..core.names import OBJECTS
@@ -19,8 +18,7 @@ PROBE = "_probe-"
 """What the names of files begin with that are written to try a store, and removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One file of a store: its key, its bytes, and when it was last written, in seconds of the store's own clock.
 
     ``same`` is equal for two names of one file (hard links). ``tag`` is what the store calls this version of it. A key

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import itertools
 import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from ..core.errors import InvalidKey
@@ -25,6 +27,23 @@ __all__ = ["LocalArtifactStore"]
 _CHUNK = 1 << 16
 _TRIES = 10  # to put a content where another is just being collected
 _REMEMBERED = 4096  # folders known not to be links out of the root, so that they are not asked about at every file
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _telling(write: Callable[Concatenate[LocalArtifactStore, P], R]) -> Callable[Concatenate[LocalArtifactStore, P], R]:
+    """An error of the file system as one of the store, which says where it is and what to do."""
+
+    @functools.wraps(write)
+    def telling(self: LocalArtifactStore, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return write(self, *args, **kwargs)
+        except OSError as error:
+            raise self._unwritable(error, error.filename or self._root) from error
+
+    return telling
 
 
 class LocalArtifactStore(ArtifactStore):
@@ -49,6 +68,7 @@ class LocalArtifactStore(ArtifactStore):
         super().__init__(name, allow_pickle=allow_pickle, durable=durable, deduplicate=deduplicate)
         self.base_path = Path(os.path.realpath(os.path.expanduser(base_path)))
         self._root = str(self.base_path)
+        self._given = os.path.abspath(os.path.expanduser(base_path))  # perhaps through a symbolic link
         self._uri = f"file://{quote(self._root, errors='surrogateescape')}".rstrip("/")
         self._token = os.urandom(4).hex()
         self._count = itertools.count()
@@ -65,6 +85,7 @@ class LocalArtifactStore(ArtifactStore):
         settings = {"type": "local", "name": self.name, "base_path": self._root}
         return {**settings, "durable": self.durable, "deduplicate": self.deduplicate}
 
+    @_telling
     def new_staging(self) -> Path:
         """A hidden folder below the root, so that publishing is a rename."""
         while True:
@@ -82,10 +103,11 @@ class LocalArtifactStore(ArtifactStore):
         """Remove a staging folder."""
         shutil.rmtree(directory, ignore_errors=True)
 
+    @_telling
     def put_tree(self, staging: Path, key: str, files: tuple[FileEntry, ...]) -> None:
         """Rename the staging folder to its place; where the content already is, mend what is damaged of it."""
-        target = self._place(key)
         try:
+            target = self._place(key)
             if self.deduplicate:
                 for entry in files:
                     self._share(f"{staging}/{entry.path}", entry)
@@ -153,6 +175,10 @@ class LocalArtifactStore(ArtifactStore):
             self._make_folders(os.path.dirname(place))
             os.link(file, place)
 
+    def has_tree(self, key: str) -> bool:
+        """Whether it is still there."""
+        return os.path.isdir(f"{self._root}/{key}")
+
     def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
         """The folder itself."""
         return Path(self._place(key))
@@ -171,6 +197,7 @@ class LocalArtifactStore(ArtifactStore):
             raise FileNotFoundError(key) from error
         return data
 
+    @_telling
     def create(self, key: str, data: bytes) -> bool:
         """As :meth:`replace`, but by a link, which fails where there is a file already."""
         target = self._place(key)
@@ -187,6 +214,7 @@ class LocalArtifactStore(ArtifactStore):
             _flush(os.path.dirname(target))
         return True
 
+    @_telling
     def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
         """Write aside, flush, flush the folders of what was put before, rename, flush the folder.
 
@@ -288,7 +316,7 @@ class LocalArtifactStore(ArtifactStore):
         if not os.path.isabs(path):
             return path
         absolute = os.path.normpath(path)
-        for root in (self._root, os.path.realpath(self._root)):
+        for root in (self._root, self._given):
             if absolute.startswith(f"{root}/"):
                 return absolute[len(root) + 1 :]
         raise InvalidKey(f"{path!r} is not inside the store {self.name!r}, whose root is {self._root!r}.")
@@ -380,12 +408,13 @@ class LocalArtifactStore(ArtifactStore):
 
 def _newest(place: str) -> float:
     """When a file, or anything in a folder, was last written. Raises ``FileNotFoundError``."""
-    times = [os.stat(place, follow_symlinks=False).st_mtime]
-    for folder, folders, files in os.walk(place):
-        for name in [*folders, *files]:
+    status = os.lstat(place)
+    newest = status.st_mtime
+    if stat.S_ISDIR(status.st_mode):
+        for name in os.listdir(place):
             with suppress(FileNotFoundError):
-                times.append(os.stat(f"{folder}/{name}", follow_symlinks=False).st_mtime)
-    return max(times)
+                newest = max(newest, _newest(f"{place}/{name}"))
+    return newest
 
 
 def _remove_folder(folder: str) -> None:
@@ -393,9 +422,11 @@ def _remove_folder(folder: str) -> None:
     for tries in range(_TRIES):
         try:
             shutil.rmtree(folder)
-        except FileNotFoundError:
-            if not os.path.lexists(folder) or tries == _TRIES - 1:
+        except OSError as error:
+            if not os.path.lexists(folder):
                 return
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or tries == _TRIES - 1:
+                raise
         else:
             return
 

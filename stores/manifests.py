@@ -17,7 +17,7 @@ from ..materializers.files import digest_bytes
 from ..materializers.registry import Saved
 from ..materializers.tagged import encode
 
-__all__ = ["Labels", "Staged", "content_digest", "dumped", "manifest_of", "parsed"]
+__all__ = ["Labels", "Staged", "content_digest", "dumped", "manifest_of", "parsed", "unsealed"]
 
 _SEAL = b',\n  "checksum": "'
 
@@ -101,15 +101,23 @@ def dumped(manifest: Manifest) -> bytes:
 
 
 def parsed(data: bytes) -> Manifest:
-    """The manifest that was written as these bytes. One of format 1 has no seal.
+    """The manifest that was written as these bytes.
 
     Raises a ValueError, KeyError, TypeError or AttributeError when they are no manifest, or were changed.
+    """
+    return Manifest.from_dict(unsealed(data))
+
+
+def unsealed(data: bytes) -> Any:
+    """The JSON of a manifest, for those who read many and need little of each. One of format 1 has no seal.
+
+    Raises what :func:`parsed` raises.
     """
     document = orjson.loads(data)
     sealed = document.get("format", 1) != 1 or "checksum" in document
     if sealed and data != _sealed(data.rpartition(_SEAL)[0]):
         raise ValueError("its bytes are not those that were written")
-    return Manifest.from_dict(document)
+    return document
 
 
 def _sealed(body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A bucket as an artifact store: what S3, GCS and Azure have in common, over the clients of s3fs, gcsfs and adlfs.
+"""A bucket as an artifact store: what S3, GCS and Azure have in common, over botocore, gcsfs and adlfs.
 
 The data go first, each object whole or not at all, below a key that is named for the content; the manifest goes last.
 Nothing is locked: see ``docs/decisions/0013-publication-in-object-stores.md``.
@@ -17,7 +17,6 @@ import tempfile
 import threading
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
@@ -95,7 +94,7 @@ class ObjectStore(ArtifactStore):
         """The fsspec file system, with its own repeating and caching off."""
 
     @abstractmethod
-    async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+    async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes | memoryview:
         """An object's bytes, or those of a range, as far as they go; raises ``FileNotFoundError``."""
 
     @abstractmethod
@@ -199,7 +198,7 @@ class ObjectStore(ArtifactStore):
 
         async def get(fs: Any) -> bytes:
             try:
-                return await self._patiently(self._get, fs, place)
+                return bytes(await self._patiently(self._get, fs, place))
             except FileNotFoundError as error:
                 if await self._has_bucket(fs, error):
                     raise FileNotFoundError(key) from None
@@ -401,7 +400,7 @@ class ObjectStore(ArtifactStore):
 
     async def _look(self, fs: Any, place: str) -> bytes | None:
         try:
-            return await self._patiently(self._get, fs, place)
+            return bytes(await self._patiently(self._get, fs, place))
         except FileNotFoundError as error:
             if await self._has_bucket(fs, error):
                 return None
@@ -447,7 +446,7 @@ class ObjectStore(ArtifactStore):
         place = f"{self._root}{prefix}"
         found = self._run("list", prefix, lambda fs: self._patiently(self._list, fs, place))
         start = len(self._root)  # without the "folders" of a web console's
-        return [replace(item, key=item.key[start:]) for item in found if not item.key.endswith("/")]
+        return [item._replace(key=item.key[start:]) for item in found if not item.key.endswith("/")]
 
     def _remove(self, keys: Iterable[str]) -> None:
         places = [self._place(key) for key in keys]

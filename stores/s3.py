@@ -1,10 +1,18 @@
-"""An S3 bucket, or one of a server that speaks its protocol, as an artifact store: over s3fs' client."""
+"""An S3 bucket, or one of a server that speaks its protocol, as an artifact store: over botocore, in threads.
+
+Why not over an asynchronous client: see ``docs/decisions/0017-object-store-clients.md``.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+import io
+import mmap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 from urllib.parse import urlsplit
 
 from .listing import Stored
@@ -12,7 +20,11 @@ from .object_store import LONGEST_CONNECT, PART, ObjectStore, all_of, status_of
 
 __all__ = ["S3ArtifactStore"]
 
+T = TypeVar("T")
+
 _MOST_PARTS = 10_000
+_PIECE = 256 << 10  # bytes that are read at once
+_AT_ONCE = 64 << 10  # bytes that are sent without asking first whether the server will take them
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
 
 
@@ -59,96 +71,141 @@ class S3ArtifactStore(ObjectStore):
         return {**super().to_dict(), "region": self.region}
 
     def _connect(self) -> Any:
-        from fsspec.asyn import sync
-        from s3fs import S3FileSystem
+        import botocore.handlers
+        import botocore.session
+        from botocore.config import Config
 
-        fs = S3FileSystem(
-            endpoint_url=self.endpoint_url,
-            client_kwargs={"region_name": self.region} if self.region else {},
-            config_kwargs={
-                "retries": {"total_max_attempts": 1},
-                "connect_timeout": min(self.timeout, LONGEST_CONNECT),
-                "read_timeout": self.timeout,
-                "max_pool_connections": self.concurrency,
-            },
-            use_listings_cache=False,
-            skip_instance_cache=True,
+        settings = Config(
+            retries={"total_max_attempts": 1},
+            connect_timeout=min(self.timeout, LONGEST_CONNECT),
+            read_timeout=self.timeout,
+            max_pool_connections=self.concurrency,
         )
-        fs.retries = 1
-        sync(fs.loop, fs.set_session)
-        return fs
+        s3 = botocore.session.get_session().create_client(
+            "s3", region_name=self.region, endpoint_url=self.endpoint_url, config=settings
+        )
+        # Bytes that are made a file wait for the server's "100 Continue": a round trip more for each small object.
+        if makes_file := getattr(botocore.handlers, "convert_body_to_file_like_object", None):
+            s3.meta.events.unregister("before-parameter-build.s3.PutObject", makes_file)
+        return _Client(s3, self.bucket_name, self.concurrency)
 
     def _honours_conditions(self, fs: Any) -> bool | None:
-        host = urlsplit(fs._s3.meta.endpoint_url).hostname or ""
+        host = urlsplit(fs.s3.meta.endpoint_url).hostname or ""
         return True if host.endswith(_AMAZON) else None
 
-    async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes:
+    async def _get(self, fs: Any, key: str, start: int | None = None, stop: int | None = None) -> bytes | memoryview:
         wanted = {} if stop is None else {"Range": f"bytes={start}-{stop - 1}"}
-        answer = await fs._call_s3("get_object", Bucket=self.bucket_name, Key=key, **wanted)
-        async with answer["Body"] as body:
-            data: bytes = await body.read()
-        return data
+
+        def get() -> bytes | memoryview:
+            with closing(fs.request("get_object", Key=key, **wanted)["Body"]) as body:
+                if stop is None:
+                    return cast(bytes, body.read())
+                data = mmap.mmap(-1, stop - (start or 0))  # goes back at once; a thread's heap keeps what it has
+                while piece := body.read(_PIECE):
+                    data.write(piece)
+            return memoryview(data)[: data.tell()]
+
+        return cast("bytes | memoryview", await fs.beside(get))
 
     async def _put(self, fs: Any, key: str, data: bytes, *, writer: str | None = None) -> None:
         condition = {"IfNoneMatch": "*", "Metadata": {"writer": writer}} if writer else {}
+        body = data if len(data) <= _AT_ONCE else io.BytesIO(data)
         try:
-            await fs._call_s3("put_object", Bucket=self.bucket_name, Key=key, Body=data, **condition)
-        except OSError as error:
+            await fs.ask("put_object", Key=key, Body=body, **condition)
+        except Exception as error:
             if writer and status_of(error) == 412:
                 raise FileExistsError(key) from error
             raise
 
     async def _writer(self, fs: Any, key: str) -> str | None:
-        head = await fs._call_s3("head_object", Bucket=self.bucket_name, Key=key)
+        head = await fs.ask("head_object", Key=key)
         found: str | None = head["Metadata"].get("writer")
         return found
 
     async def _put_large(self, fs: Any, key: str, path: Path, size: int) -> None:
-        where = {"Bucket": self.bucket_name, "Key": key}
-        part = max(PART, -(-size // _MOST_PARTS))
-        upload = (await self._patiently(fs._call_s3, "create_multipart_upload", **where))["UploadId"]
+        part = PART * -(-size // (PART * _MOST_PARTS))  # begins where memory can be mapped
+        begun = await self._patiently(fs.ask, "create_multipart_upload", Key=key)
+        upload = {"Key": key, "UploadId": begun["UploadId"]}
         tags: dict[int, str] = {}
 
-        async def send(number: int) -> None:
-            with path.open("rb") as file:
-                file.seek((number - 1) * part)
-                data = file.read(part)
-            answer = await fs._call_s3("upload_part", **where, UploadId=upload, PartNumber=number, Body=data)
-            tags[number] = answer["ETag"]
+        def send(number: int) -> None:
+            start = (number - 1) * part
+            length = min(part, size - start)
+            with (
+                path.open("rb") as file,
+                mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ, offset=start) as body,
+            ):
+                tags[number] = fs.request("upload_part", **upload, PartNumber=number, Body=body)["ETag"]
 
         try:
-            await all_of(self._patiently(send, number) for number in range(1, -(-size // part) + 1))
+            await all_of(self._patiently(fs.beside, send, number) for number in range(1, -(-size // part) + 1))
             parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
-            await self._complete(fs, where, upload, parts, size)
+            await self._complete(fs, upload, parts, size)
         except BaseException:
             with suppress(Exception):  # what went wrong before is what matters
-                await fs._call_s3("abort_multipart_upload", **where, UploadId=upload)
+                await fs.ask("abort_multipart_upload", **upload)
             raise
 
-    async def _complete(self, fs: Any, where: dict[str, str], upload: str, parts: list[Any], size: int) -> None:
+    async def _complete(self, fs: Any, upload: dict[str, str], parts: list[Any], size: int) -> None:
         """Make one object of the parts. A second try does not find the upload if the first one's answer was lost."""
         try:
-            done = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
-            await self._patiently(fs._call_s3, "complete_multipart_upload", **where, **done)
+            await self._patiently(fs.ask, "complete_multipart_upload", **upload, MultipartUpload={"Parts": parts})
         except FileNotFoundError:
-            head = await self._patiently(fs._call_s3, "head_object", **where)
+            head = await self._patiently(fs.ask, "head_object", Key=upload["Key"])
             if head["ContentLength"] != size:
                 raise
 
     async def _list(self, fs: Any, prefix: str) -> list[Stored]:
-        found = fs._iterdir(self.bucket_name, delimiter="", prefix=prefix)
-        return [
-            Stored(item["Key"].partition("/")[2], item["Size"], item["LastModified"].timestamp())
-            async for item in found
-        ]
+        def pages() -> list[Stored]:
+            found: list[Stored] = []
+            page: dict[str, str] = {}
+            while True:
+                answer = fs.request("list_objects_v2", Prefix=prefix, **page)
+                found += map(_stored, answer.get("Contents", ()))
+                if not answer.get("NextContinuationToken"):
+                    return found
+                page = {"ContinuationToken": answer["NextContinuationToken"]}
+
+        return cast("list[Stored]", await fs.beside(pages))
 
     async def _delete(self, fs: Any, key: str, tag: str | None = None) -> None:
-        await fs._call_s3("delete_object", Bucket=self.bucket_name, Key=key)
+        await fs.ask("delete_object", Key=key)
 
     def _broken(self) -> tuple[type[BaseException], ...]:
-        from aiohttp import ClientError
         from botocore.exceptions import ConnectionError as NotConnected
-        from botocore.exceptions import HTTPClientError
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
         from botocore.parsers import ResponseParserError
 
-        return HTTPClientError, NotConnected, ResponseParserError, ClientError
+        return HTTPClientError, NotConnected, IncompleteReadError, ResponseParserError
+
+
+class _Client:
+    """botocore's client of one bucket, with a thread for each request that may be under way."""
+
+    def __init__(self, s3: Any, bucket: str, threads: int) -> None:
+        from fsspec.asyn import get_loop
+
+        self.s3, self.bucket = s3, bucket
+        self.loop = get_loop()
+        self.threads = ThreadPoolExecutor(threads, "tailrace-s3")
+
+    def request(self, name: str, **options: Any) -> Any:
+        """Make a request; raises ``FileNotFoundError`` for a 404."""
+        try:
+            return getattr(self.s3, name)(Bucket=self.bucket, **options)
+        except Exception as error:
+            if status_of(error) == 404:
+                raise FileNotFoundError(str(error)) from error
+            raise
+
+    async def beside(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something in a thread."""
+        return await asyncio.wrap_future(self.threads.submit(work, *args))
+
+    async def ask(self, name: str, **options: Any) -> Any:
+        """:meth:`request`, in a thread."""
+        return await self.beside(lambda: self.request(name, **options))
+
+
+def _stored(item: dict[str, Any]) -> Stored:
+    return Stored(item["Key"], item["Size"], item["LastModified"].timestamp())

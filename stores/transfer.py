@@ -16,11 +16,17 @@ def copy(source: ArtifactStore, key: str, target: ArtifactStore) -> bool:
     """Copy an artifact to the same key of another store. False if it was there already, whole.
 
     The files are hashed when they leave and again as they have arrived, and only then the manifest is written: what
-    exists there is whole. Raises :class:`~tailrace.IntegrityError` for damage on either side, and
+    exists there is whole. What is only there any more was moved before. Raises :class:`~tailrace.ArtifactNotFound`
+    where it is in neither, :class:`~tailrace.IntegrityError` for damage on either side, and
     :class:`~tailrace.StoreError` where another artifact is at the key.
     """
     place = f"{key}/{MANIFEST}"
-    files, manifest = source.reader(key)
+    try:
+        files, manifest = source.reader(key)
+    except ArtifactNotFound:
+        if target.exists(key):
+            return False
+        raise
     try:
         data = source.read(place)
         if parsed(data) != manifest:

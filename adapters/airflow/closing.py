@@ -15,7 +15,7 @@ from ...catalog.journal import Journal
 from ...core.plan import Node
 from ...core.refs import Run
 from ...core.results import RunResult, TaskRecord
-from ..runtime import close_run, router_for
+from ..runs import close_run, router_for
 from ..task import skip_task
 from .messages import Messages
 from .tasks import CLOSE, CloseTask, Work

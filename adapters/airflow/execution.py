@@ -18,7 +18,8 @@ from ...core.results import TaskRecord
 from ...routing.stacks import Stack, resolve_stack
 from ..attempts import time_limit
 from ..events import StepEvent, listening
-from ..runtime import begin_run, join_run, time_out
+from ..runs import begin_run, join_run
+from ..runtime import time_out
 from ..task import run_task, skip_task
 from .assets import announce, newest, outlets
 from .closing import close_after, has_ended

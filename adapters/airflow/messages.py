@@ -14,7 +14,7 @@ from typing import Any
 from ...core.errors import TailraceError
 from ...core.plan import Gather, Node
 from ...core.refs import ArtifactRef, Run
-from ..runtime import router_for
+from ..runs import router_for
 from .tasks import Work
 
 __all__ = ["Messages"]

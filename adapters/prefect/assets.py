@@ -17,7 +17,7 @@ from ...core.names import segment
 from ...core.plan import Node, Plan
 from ...core.refs import Run
 from ...core.results import TaskRecord
-from ..runtime import router_for
+from ..runs import router_for
 from .page_text import taken
 
 __all__ = ["Lineage", "TaskLineage", "announce", "asset_key", "asset_outputs", "lineage_of", "task_lineage"]

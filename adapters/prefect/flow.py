@@ -19,7 +19,7 @@ from ...core.plan import Plan
 from ...core.results import RunResult
 from ...routing.stacks import Stack, resolve_stack
 from ..events import Listener, listening
-from ..runtime import closing, new_run_id, open_run
+from ..runs import closing, new_run_id, open_run
 from .assets import task_lineage
 from .lost import close_lost
 from .pages import run_pages

@@ -8,7 +8,7 @@ from ...catalog.journal import find_run
 from ...core.plan import Plan
 from ...routing.router import Router
 from ...routing.stacks import resolve_stack
-from ..runtime import close_run, router_for
+from ..runs import close_run, router_for
 
 __all__ = ["close_lost"]
 

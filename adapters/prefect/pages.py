@@ -28,7 +28,7 @@ from ...catalog.journal import Journal
 from ...core.plan import Node, Plan
 from ...core.refs import Run
 from ...core.results import RunResult, StepResult
-from ..runtime import router_for
+from ..runs import router_for
 from .assets import Lineage, TaskLineage, announce, lineage_of
 from .page_text import mapped_line, mapped_text, run_line, run_text, task_line, task_text
 

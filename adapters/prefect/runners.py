@@ -19,7 +19,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from ...core.errors import MissingExtra, PipelineError, Problem
 from ...core.refs import Run
-from ..runtime import router_for
+from ..runs import router_for
 from .tasks import WORKING, forget_run, stop_run
 
 __all__ = ["in_flight", "is_away", "stopping", "task_runner", "to_workers"]

@@ -22,7 +22,7 @@ from ...catalog.journal import Journal
 from ...core.plan import Node, Plan
 from ...core.refs import Run
 from ..events import StepEvent, emit, is_heard
-from ..runtime import router_for
+from ..runs import router_for
 from ..task import skip_task
 from .runners import in_flight, is_away, stopping, to_workers
 from .tasks import Given, refs_of

@@ -84,7 +84,7 @@ def _said(path: Path, name: str) -> Any:
     if "/content-" in name or path.suffix not in {".json", ".jsonl"}:
         return hashlib.sha256(content).hexdigest()
     if path.suffix == ".jsonl":
-        return [_without(orjson.loads(line), {"manifest_digest"}) for line in content.splitlines()]
+        return [_without(orjson.loads(line), {"manifest_digest", "created"}) for line in content.splitlines()]
     record = orjson.loads(content)
     kind = next(
         (kind for kind in (path.name, path.parent.name, name.partition("/")[0]) if kind in _TIMES_AND_TRIES), ""
@@ -97,8 +97,8 @@ def _said(path: Path, name: str) -> Any:
 
 def _task(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "outputs": {name: _without(ref, {"manifest_digest"}) for name, ref in said["outputs"].items()},
-        "extra": [_without(ref, {"manifest_digest"}) for ref in said["extra"]],
+        "outputs": {name: _without(ref, {"manifest_digest", "created"}) for name, ref in said["outputs"].items()},
+        "extra": [_without(ref, {"manifest_digest", "created"}) for ref in said["extra"]],
         "timings": {name: spent["bytes"] for name, spent in said["timings"].items()},
         "destinations": {
             name: {kind: re.sub(r"/\d+$", "/N", place) if kind == "registry" else place for kind, place in to.items()}

@@ -1,4 +1,4 @@
-"""Three steps for ``tailrace run``."""
+"""Three steps, for ``tailrace run`` and for ``three_tailrace``."""
 
 from __future__ import annotations
 

@@ -112,3 +112,35 @@ def test_what_is_no_checkpoint_is_not_resumed_from(project: Path) -> None:
     with pytest.raises(StepFailed, match="'checkpoint' of step 'confused' is a list, not a checkpoint") as error:
         Pipeline("p").add_step(confused).run(orchestrator="inline")
     assert isinstance(error.value.__cause__, TailraceError)
+
+
+@pytest.mark.parametrize("method", ["checkpoint", "record_artifact", "resume"])
+def test_the_name_of_an_output_is_refused_for_anything_else(method: str, project: Path) -> None:
+    @step
+    def fitted() -> int:
+        handle = current_run()
+        if method == "resume":
+            handle.resume("fitted")
+        else:
+            getattr(handle, method)([1], name="fitted")
+        return 1
+
+    @pipeline
+    def fits() -> None:
+        fitted()
+
+    with pytest.raises(StepFailed, match="'fitted' is the name of an output of step 'fitted'"):
+        fits.run(orchestrator="inline")
+
+
+def test_a_checkpoint_every_no_epochs_is_refused(project: Path) -> None:
+    @step
+    def fitted() -> None:
+        current_run().checkpoint([1], epoch=1, every=0)
+
+    @pipeline
+    def fits() -> None:
+        fitted()
+
+    with pytest.raises(StepFailed, match="every=0 is not above 0"):
+        fits.run(orchestrator="inline")

@@ -229,6 +229,23 @@ def test_a_step_may_record_files_beside_what_it_returns(engine: str, project: Pa
     assert len(lines) == 2
 
 
+@ENGINES
+def test_what_a_step_recorded_before_it_failed_is_in_its_record_and_in_the_run_s_list(
+    engine: str, project: Path
+) -> None:
+    @step
+    def fails() -> int:
+        current_run().record_artifact({"epoch": 3}, name="note")
+        raise OSError("busy")
+
+    with pytest.raises(StepFailed) as raised:
+        Pipeline("p").add_step(fails).run(orchestrator=engine, run_id="r")
+    assert raised.value.result is not None
+    assert [ref.name for ref in raised.value.result.steps["fails"].artifacts] == ["note"]
+    (line,) = next(project.rglob("artifacts.jsonl")).read_text().splitlines()
+    assert '"note"' in line
+
+
 def test_a_run_opened_by_hand_is_recorded_like_any_other(project: Path) -> None:
     Path("output.csv").write_text("a\n1\n")
     with start_run("experiment", run_id="by-hand") as run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tailrace import Dataset, Pipeline, PipelineError, StepFailed, pipeline, step
+from tailrace import Dataset, Pipeline, PipelineError, Ref, StepFailed, pipeline, step
 from tailrace.adapters.testing import build, descriptions, left_behind
 
 
@@ -145,6 +146,29 @@ def test_values_are_handed_over_in_memory_to_the_last_that_takes_them_and_nobody
     assert array_changed == array  # its only receiver
     assert numbers_changed != numbers  # another takes it later
     assert numbers_again == numbers
+
+
+def test_what_is_taken_by_references_alone_is_not_kept(project: Path) -> None:
+    made: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    @step(group="one")
+    def array() -> np.ndarray[Any, Any]:
+        alive.append(sum(found() is not None for found in made))
+        new = np.zeros(3)
+        made.append(weakref.ref(new))
+        return new
+
+    @step(group="one")
+    def count(parts: list[Ref[Any]]) -> int:
+        return len(parts)
+
+    @pipeline
+    def refers() -> None:
+        count([array(), array(), array()])  # type: ignore[list-item]  # it takes references to them
+
+    assert refers.run(orchestrator="inline").outputs["count"] == 3
+    assert alive == [0, 0, 0]
 
 
 def test_a_retried_member_gets_its_input_as_it_was(project: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace import ArtifactRef
-from tailrace.adapters.runtime import close_run, open_run
+from tailrace.adapters.runs import close_run, open_run
 from tailrace.core.refs import Run
 from tailrace.routing.stacks import resolve_stack
 

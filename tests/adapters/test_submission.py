@@ -146,7 +146,8 @@ def test_prefect_knows_what_each_task_took_from_which() -> None:
                 run.name: sorted(names.get(getattr(one, "id", run.id), "") for one in run.task_inputs.get("given", []))
                 for run in runs
             }
-            if len(taken) == 6 or time.monotonic() > deadline:
+            ended = [run for run in runs if run.state is not None and run.state.is_completed()]  # under its last name
+            if len(ended) == 6 or time.monotonic() > deadline:
                 break
             time.sleep(0.1)
     assert taken == {

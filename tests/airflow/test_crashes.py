@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from .. import kills
 from .projects import Project
 from .services import Airflow
 
@@ -73,26 +74,12 @@ def doomed(x: int = 1) -> None:
 """
 
 DAGS = """
-import os, signal
 from airflow.sdk import get_current_context
-from tailrace.adapters.airflow import closing, execution
-from tailrace.catalog.journal import Journal
+from tailrace.adapters.airflow import execution
 from tailrace.core.plan import Plan
-from tailrace.materializers.files import FileWriter
-from tailrace.routing.registries.mlflow import MlflowRegistry
-from tailrace.routing.trackers.mlflow import MlflowTracker
-from tailrace.stores.local import LocalArtifactStore
 
-def kill_at(point, owner, name, after=False):
-    original = getattr(owner, name)
-    def killing(*args, **kwargs):
-        result = original(*args, **kwargs) if after else None
-        marker = Path(__file__).parent / str(get_current_context()["params"]["run_id"]) / point
-        if marker.exists():
-            marker.unlink()  # the next try comes further
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result if after else original(*args, **kwargs)
-    setattr(owner, name, killing)
+def run_id():
+    return get_current_context()["params"]["run_id"]
 
 POINTS
 crashing, grouped = (to_dag(pipeline(name)) for name in ("crashing", "grouped"))
@@ -101,22 +88,8 @@ doomed = to_dag(pipeline("doomed"))
 """
 
 POINTS = {
-    "before the save": ("LocalArtifactStore", "stage"),
-    "between two files": ("FileWriter", "write", True),
-    "before the content is in place": ("LocalArtifactStore", "put_tree"),
-    "before the manifest": ("LocalArtifactStore", "put_tree", True),
-    "after the manifest": ("LocalArtifactStore", "publish", True),
-    "before the registration": ("MlflowRegistry", "register"),
-    "in the registration": ("MlflowRegistry", "_create", True),
-    "after the registration": ("MlflowRegistry", "register", True),
-    "after the tracker's run is made": ("MlflowTracker", "_find_or_create", True),
-    "before the metrics": ("MlflowTracker", "log_metrics"),
-    "after the metrics": ("MlflowTracker", "log_metrics", True),
-    "before the task's record": ("Journal", "write_task"),
+    **kills.POINTS,
     "before Airflow hears of it": ("execution", "announce"),
-    "before the tracker's run is closed": ("MlflowTracker", "close_run"),
-    "after the tracker's run is closed": ("MlflowTracker", "close_run", True),
-    "after the run is closed": ("Journal", "close", True),
     "before the count": ("Plan", "map_length"),
     "after the count": ("Plan", "map_length", True),
 }
@@ -142,17 +115,14 @@ RUNS = {
 """Where each run is killed, one point after the other: a task at most three times, and Airflow's own at most twice."""
 
 
-def _patches() -> str:
-    calls = [f"kill_at({point!r}, {owner}, *{rest})" for point, (owner, *rest) in POINTS.items()]
-    return "\n".join(calls)
-
-
 class Crashes:
     """The runs, all begun at once; `native` are Airflow's ids of them."""
 
     def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
-        self.project = Project(airflow, "crashes", flow=FLOW, dags=DAGS.replace("POINTS", _patches()))
+        reached = {point: POINTS[point] for points in RUNS.values() for point in points}
+        dags = kills.KILL_AT + DAGS.replace("POINTS", kills.patches(reached))
+        self.project = Project(airflow, "crashes", flow=FLOW, dags=dags)
         for run_id, points in RUNS.items():
             (self.project.folder / run_id).mkdir()
             for point in points:
@@ -166,10 +136,6 @@ class Crashes:
 @pytest.fixture(scope="module")
 def crashes(airflow_deployment: Airflow) -> Crashes:
     return Crashes(airflow_deployment)
-
-
-def test_every_point_is_one_at_which_a_run_is_killed() -> None:
-    assert set(POINTS) == {point for points in RUNS.values() for point in points}
 
 
 @pytest.mark.parametrize("run_id", [pytest.param(run_id, id=", ".join(points)) for run_id, points in RUNS.items()])

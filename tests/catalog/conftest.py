@@ -131,7 +131,8 @@ class Lab:
         )
         written = dumped(manifest)
         place.replace(f"{key}/{MANIFEST}", written)
-        return ArtifactRef(manifest.id, place.uri(key), digest, digest_bytes(written), manifest.type, manifest.name)
+        named = (digest_bytes(written), manifest.type, manifest.name, None, manifest.created)
+        return ArtifactRef(manifest.id, place.uri(key), digest, *named)
 
     def run(
         self,

@@ -162,6 +162,16 @@ def test_a_store_inside_another_is_looked_at_once(lab: Lab, place: Path) -> None
         assert catalog.get_stats().artifacts == 1
 
 
+def test_bytes_that_another_stacks_store_shares_inside_this_one_are_left(lab: Lab, place: Path) -> None:
+    other = LocalArtifactStore(place / "team", durable=False, deduplicate=True)
+    other.save("shared", "a")
+    age(place, DAY)
+    before = sorted(place.rglob("*"))
+    with lab.catalog() as catalog:
+        assert catalog.delete_orphaned_artifacts(dry_run=False).items == ()
+    assert sorted(place.rglob("*")) == before
+
+
 # --- retention --------------------------------------------------------------------------------------------------------
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from tailrace.catalog.index import Catalog
+from tailrace.catalog.journal import find_run, find_runs
 from tailrace.catalog.rows import SyncReport
-from tailrace.core.errors import RunNotFound
+from tailrace.core.errors import IntegrityError, RunNotFound
 from tailrace.core.names import MANIFEST, RUNS
 from tailrace.stores.local import LocalArtifactStore
 from tailrace.stores.memory import MemoryArtifactStore
@@ -310,12 +313,66 @@ def test_a_damaged_task_record_is_reported_and_the_other_runs_are_shown(lab: Lab
     assert [row.run_id for row in catalog.runs()] == ["a2"]
 
 
-def test_a_damaged_claim_of_a_run_id_takes_nothing_out_of_the_index(lab: Lab) -> None:
+DAMAGE = [b"", b"{", b"null", b"[1]", b"{}", bytes(73)]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["run.json", "result.json", "steps/train@000001.json"])
+def test_a_damaged_record_is_named_and_hides_no_other_run(lab: Lab, name: str, damage: bytes) -> None:
     lab.training("a1")
+    lab.training("a2")
     catalog = lab.synced()
-    lab.store.replace(f"{RUNS}/shop/a2.json", b"{")
-    assert len(catalog.sync().problems) == 1
-    assert [row.run_id for row in catalog.runs()] == ["a1"]
+    key = f"shop/2026-03-01/a1/{name}"
+    lab.store.replace(key, damage)
+    lab.training("a3")
+    (problem,) = catalog.rebuild().problems
+    assert lab.store.uri(key) in problem
+    assert "'a1'" in problem
+    assert [row.run_id for row in catalog.runs()] == ["a3", "a2", "a1"]  # as it was when it could be read
+    lab.forget()
+    assert [row.run_id for row in lab.catalog().runs()] == ["a3", "a2"]
+    journal = find_run(lab.store, "shop", "a1")
+    assert journal is not None
+    with pytest.raises(IntegrityError, match=re.escape(lab.store.uri(key))):
+        journal.record(), journal.end(), list(journal.tasks())
+
+
+CLAIMS = [*DAMAGE, b'{"project": "shop", "run_id": "a2", "started": "2026-03-01T12:00:00+00:00"}']
+CLAIMS += [b'{"project": "shop", "run_id": "a1", "started": "yesterday"}']
+CLAIMS += [b'{"project": "shop", "run_id": "a1", "started": "0001-01-01T00:00:00+14:00"}']
+
+
+@pytest.mark.parametrize("damage", CLAIMS)
+def test_a_damaged_start_of_a_run_is_named_and_hides_no_other_run(lab: Lab, damage: bytes) -> None:
+    lab.training("a1")
+    lab.training("a2")
+    catalog = lab.synced()
+    lab.store.replace(f"{RUNS}/shop/a1.json", damage)
+    lab.training("a3")
+    (problem,) = catalog.sync().problems
+    assert lab.store.uri(f"{RUNS}/shop/a1.json") in problem
+    assert [row.run_id for row in catalog.runs()] == ["a3", "a2", "a1"]  # as it was when it could be read
+    lab.forget()
+    assert [row.run_id for row in lab.catalog().runs()] == ["a3", "a2"]
+    for ask in (
+        lambda: find_run(lab.store, "shop", "a1"),
+        lambda: list(find_runs(lab.store, run_id="a1")),
+        lambda: lab.training("a1"),
+    ):
+        with pytest.raises(IntegrityError, match=r"_runs/shop/a1\.json.*Write it anew as .*/shop/\*/a1/run\.json"):
+            ask()
+    assert [journal.run_id for journal in find_runs(lab.store, run_id="a2")] == ["a2"]
+
+
+def test_a_start_that_is_written_anew_as_the_message_says_brings_the_run_back(lab: Lab) -> None:
+    lab.training("a1")
+    key = f"{RUNS}/shop/a1.json"
+    claim = lab.store.read(key)
+    lab.store.replace(key, b"")
+    run = orjson.loads(lab.store.read("shop/2026-03-01/a1/run.json"))["run"]
+    lab.store.replace(key, orjson.dumps({name: run[name] for name in ("project", "run_id", "started")}))
+    assert lab.store.read(key) == claim
+    assert [row.run_id for row in lab.synced().runs()] == ["a1"]
 
 
 def test_nothing_to_do_is_reported_as_nothing(lab: Lab) -> None:

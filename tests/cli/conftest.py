@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -64,6 +66,7 @@ def mill(fields: int = 3, shares: tuple[float, ...] = (0.25, 0.75), stop: bool =
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 Invoke = Callable[..., str]
+Json = Callable[..., Any]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -103,6 +106,12 @@ def invoke(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Invoke]:
     for name in set(sys.modules) - before:
         if getattr(sys.modules[name], "__file__", None) and str(project) in str(sys.modules[name].__file__):
             del sys.modules[name]
+
+
+@pytest.fixture
+def rows(invoke: Invoke) -> Json:
+    """What a command prints with ``--json``."""
+    return lambda *arguments: json.loads(invoke(*arguments, "--json"))
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,7 @@ import pytest
 from tailrace import ArtifactStore, LocalArtifactStore
 from tailrace.stores import transfer
 
-from .conftest import Invoke
-
-Json = Callable[..., Any]
-
-
-@pytest.fixture
-def rows(invoke: Invoke) -> Json:
-    def ask(*arguments: str) -> Any:
-        return json.loads(invoke(*arguments, "--json"))
-
-    return ask
+from .conftest import Invoke, Json
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +68,21 @@ def test_moving_what_had_been_copied_before_deletes_it_here(rows: Json) -> None:
     rows("artifacts", "cp", "r1/harvest/weight", "--to", "other")
     assert [row["state"] for row in rows("artifacts", "mv", "r1/harvest/weight", "--to", "other")] == ["removed"]
     assert len(rows("artifacts", "ls")) == 4
+
+
+def test_a_move_that_was_interrupted_is_finished_by_the_same_command(invoke: Invoke, rows: Json, project: Path) -> None:
+    invoke("artifacts", "cp", "--run", "r1", "--to", "other")
+    store = LocalArtifactStore(project / ".tailrace" / "artifacts")
+    store.delete(store.list_artifacts()[0])  # so far had it come
+    assert "5 were there already" in invoke("artifacts", "mv", "--run", "r1", "--to", "other")
+    assert rows("artifacts", "ls") == []
+
+
+def test_what_a_run_names_and_is_gone_does_not_keep_the_rest(invoke: Invoke, rows: Json, project: Path) -> None:
+    store = LocalArtifactStore(project / ".tailrace" / "artifacts")
+    store.delete(store.list_artifacts()[0])
+    told = invoke("artifacts", "cp", "--run", "r1", "--to", "other")
+    assert told == "copied 4 artifacts to the stack 'other'; 1 are in neither any more\n"
 
 
 def test_what_is_damaged_here_is_neither_copied_nor_deleted(invoke: Invoke, rows: Json, project: Path) -> None:

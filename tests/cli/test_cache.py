@@ -97,4 +97,4 @@ def test_a_shared_cache_is_listed_and_cleared_apart(
 
 
 def test_an_age_that_is_none_is_refused(invoke: Invoke) -> None:
-    assert "is no age" in invoke("cache", "clear", "--older-than", "soon", code=2)
+    assert "is no duration" in invoke("cache", "clear", "--older-than", "soon", code=2)

@@ -63,6 +63,23 @@ def test_the_text_says_the_same(invoke: Invoke, mill: Path) -> None:
     assert "artifact_routing.Report" in text
 
 
+def test_a_prompts_registry_is_named_and_whose_it_is(invoke: Invoke, project: Path) -> None:
+    (project / "ask.py").write_text(
+        "from tailrace import Prompt, pipeline, step\n"
+        "@step\ndef question() -> Prompt:\n    return Prompt('{topic}?')\n"
+        "@pipeline\ndef ask() -> None:\n    question()\n"
+    )
+    said = {}
+    for part in ("experiment_tracker", "model_registry"):
+        config = project / f"{part}.yaml"
+        config.write_text(f"plugins: {{{part}: {{type: mlflow}}}}")
+        (row,) = json.loads(invoke("explain", "ask.py", "--config", str(config), "--json"))
+        assert (row["registry"], row["rule"]) == ("mlflow", "built-in")
+        text = invoke("explain", "ask.py", "--config", str(config))
+        said[part] = next(line.split(None, 1)[1] for line in text.splitlines() if line.startswith("  registry"))
+    assert said == {"experiment_tracker": "mlflow, the tracker's", "model_registry": "mlflow"}
+
+
 def test_another_stack_has_its_own_rules(invoke: Invoke, mill: Path) -> None:
     rows = json.loads(invoke("explain", "mill", "--stack", "other", "--json"))
     assert {(row["store"], row["rule"]) for row in rows} == {("default", "built-in")}

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import Cli, Invoke
-
-Json = Callable[..., Any]
-
-
-@pytest.fixture
-def rows(invoke: Invoke) -> Json:
-    """What a command prints with ``--json``."""
-
-    def ask(*arguments: str) -> Any:
-        return json.loads(invoke(*arguments, "--json"))
-
-    return ask
+from .conftest import Cli, Invoke, Json
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +33,7 @@ def test_runs_are_listed_newest_first_and_filtered(invoke: Invoke, rows: Json) -
     assert [row["run_id"] for row in rows("runs", "ls", "--state", "failed")] == ["r3"]
     assert [row["run_id"] for row in rows("runs", "ls", "--pipeline", "mill", "--limit", "1")] == ["r3"]
     assert rows("runs", "ls", "--pipeline", "other") == []
+    assert "'completed'" in invoke("runs", "ls", "--state", "done", code=2)
     assert "r3" in invoke("runs", "ls")
 
 

@@ -34,6 +34,20 @@ def test_piped_output_is_plain_lines_one_for_each_event_and_then_the_summary(cli
     assert re.search(r"tailrace lineage [0-9a-f]{16}$", done.stdout, re.MULTILINE)
 
 
+def test_what_to_type_next_names_the_stack_where_the_run_s_was_named(invoke: Invoke, mill: Path) -> None:
+    Path("tailrace.yaml").write_text(
+        "active_stack: near\nstacks:\n"
+        "  near: {orchestrator: {type: inline}}\n"
+        "  far: {orchestrator: {type: inline}, artifact_store: {type: local, path: far}}\n"
+    )
+    told = invoke("run", "mill", "--run-id", "r1", "--stack", "far")
+    commands = re.findall(r"tailrace (.*) --stack far$", told, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["runs", "lineage"]
+    assert all("flour label" in invoke(*command.split(), "--stack", "far") for command in commands[1:])
+    failed = invoke("run", "mill", "--param", "stop=true", "--run-id", "r2", "--stack", "far", code=1)
+    assert failed.endswith("tailrace runs show r2 --stack far\n")
+
+
 def test_json_is_the_only_thing_on_standard_output(cli: Cli, mill: Path) -> None:
     text = mill.read_text().replace(
         '    print("writing', '    __import__("os").system("echo from a child")\n    print("writing'

@@ -87,6 +87,17 @@ def test_inputs_may_name_outputs_that_differ_from_the_parameters() -> None:
         assert node.bindings == {"rows": FromOutput("load_data", "data")}
 
 
+def test_a_step_that_is_added_under_another_name_gives_its_output_that_name() -> None:
+    low = step(name="fit")(lambda rate: rate)
+    best = step(name="best")(lambda first, second: max(first, second))
+    uses = Pipeline("p", context=context(rate=0.1)).add_step(low, name="first").add_step(low, name="second")
+    plan = uses.add_step(best).plan()
+    assert plan.node("best").bindings == {
+        "first": FromOutput("first", "first"),
+        "second": FromOutput("second", "second"),
+    }
+
+
 def test_a_parameter_with_a_default_is_optional() -> None:
     plan = Pipeline("p").add_step(load_data).add_step(split).plan()
     assert "share" not in plan.node("split").bindings

@@ -47,14 +47,35 @@ def test_the_library_reads_the_folder(tmp_path: Path) -> None:
     assert same(datasets.load_from_disk(str(tmp_path / "splits")), VALUES["splits"]())
 
 
-@pytest.mark.parametrize(
-    ("make", "mentions"),
-    [
-        (lambda: VALUES["rows"]().to_iterable_dataset(), "from_generator"),
-        (lambda: VALUES["rows"]().with_transform(lambda rows: rows), "transform"),
-        (lambda: datasets.DatasetDict({"a/b": VALUES["rows"]()}), "a/b"),
-    ],
-)
+def pictures(path: str) -> Any:
+    return datasets.Dataset.from_dict({"picture": [path]}, features=datasets.Features(picture=datasets.Image()))
+
+
+def test_pictures_are_kept_when_their_files_are_gone(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "small.png"
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(path)
+    found = restored(pictures(str(path)))
+    path.unlink()
+    assert found[0]["picture"].getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_names_of_splits_stay_what_they_are() -> None:
+    value = datasets.DatasetDict({datasets.Split.TRAIN: VALUES["rows"](), "more": VALUES["chosen"]()})
+    assert [type(name) for name in restored(value)] == [datasets.NamedSplit, str]
+
+
+REFUSED = {
+    "a stream": (lambda: VALUES["rows"]().to_iterable_dataset(), "from_generator"),
+    "a transform": (lambda: VALUES["rows"]().with_transform(lambda rows: rows), "transform"),
+    "a column": (lambda: VALUES["rows"]()["a"], "[:]"),
+    "a picture whose file is gone": (lambda: pictures("no such file.png"), "cannot be read"),
+    "a split with a name that no folder has": (lambda: datasets.DatasetDict({"a/b": VALUES["rows"]()}), "a/b"),
+}
+
+
+@pytest.mark.parametrize(("make", "mentions"), REFUSED.values(), ids=REFUSED)
 def test_what_is_no_data_is_refused(make: Any, mentions: str) -> None:
     check_refused(make(), mentions)
 

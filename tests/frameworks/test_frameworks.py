@@ -40,6 +40,12 @@ def test_what_version_one_wrote_is_read_as_it_was(name: str) -> None:
     assert _same(library, name, getattr(made, library)()[kind](), made.golden(name))
 
 
+def test_the_page_says_what_becomes_of_every_case() -> None:
+    from .fidelity import PAGE, page
+
+    assert page() == PAGE.read_text(encoding="utf-8"), "Right? Then: python -m tests.frameworks.fidelity"
+
+
 @pytest.mark.parametrize(
     ("code", "loaded"),
     [

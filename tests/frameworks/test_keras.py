@@ -86,16 +86,69 @@ def refrozen() -> Any:
     return model
 
 
-@pytest.mark.parametrize(
-    ("make", "mentions"),
-    [
-        (lambda: keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x, name="odd")]), ["'odd'", "a lambda"]),
-        (unregistered, ["'Unregistered'", "register_keras_serializable"]),
-        (with_own_loss, ["code"]),
-        (refrozen, ["Compile the model again"]),
-        (lambda: layers.Dense(2), ["keras.Sequential"]),
-    ],
-)
+def of_layers(*given: Any) -> Any:
+    return keras.Sequential([keras.Input((4,)), *given])
+
+
+def with_lora() -> Any:
+    model = of_layers(layers.Dense(2, name="adapted"))
+    model.layers[0].enable_lora(1)
+    return model
+
+
+def with_an_object() -> Any:
+    model = VALUES["fitted"]()
+    model.helper = Path("x")
+    return model
+
+
+def test_attributes_that_were_set_on_a_model_are_kept() -> None:
+    model = VALUES["fitted"]()
+    model.classes, model.limits, model.threshold = ["no", "yes"], np.ones(2), 0.3
+    found = check_round_trip(model, equal=same)
+    assert (list(found.classes), found.limits.tolist(), found.threshold) == (["no", "yes"], [1, 1], 0.3)
+
+
+def test_what_changed_in_a_layer_after_it_was_made_is_kept() -> None:
+    model = of_layers(own.Factor(name="own"))
+    model.layers[0].factor = 9
+    assert restored(model)(np.ones((1, 4), "f4")).numpy().tolist() == [[9] * 4]
+
+
+def test_a_model_of_the_user_keeps_names_and_weights() -> None:
+    model = own.Net()
+    model(np.ones((1, 4), "f4"))
+    found = check_round_trip(model, equal=same)
+    assert (type(found), found.name, found.inner.name) == (own.Net, model.name, model.inner.name)
+
+
+REFUSED = {
+    "a Lambda layer": (
+        lambda: keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x, name="odd")]),
+        ["'odd'", "a lambda"],
+    ),
+    "a layer that is not registered": (unregistered, ["'Unregistered'", "register_keras_serializable"]),
+    "a loss that is a lambda": (with_own_loss, ["code"]),
+    "an optimizer of other variables": (refrozen, ["Compile the model again"]),
+    "a layer alone": (lambda: layers.Dense(2), ["keras.Sequential"]),
+    "an activation that is a lambda": (
+        lambda: of_layers(layers.Dense(2, activation=lambda x: x, name="odd")),
+        ["'odd'", "get_config()"],
+    ),
+    "an activation of keras.ops": (
+        lambda: of_layers(layers.Dense(2, activation=keras.ops.sin, name="odd")),
+        ["'odd'", "register_keras"],
+    ),
+    "a layer that its configuration does not make": (
+        lambda: of_layers(own.Needs(np.ones(2), name="odd")),
+        ["'odd'", "get_config"],
+    ),
+    "LoRA weights": (with_lora, ["'adapted'", "get_weights()"]),
+    "an object set on a model": (with_an_object, ["'helper'", "beside the model"]),
+}
+
+
+@pytest.mark.parametrize(("make", "mentions"), REFUSED.values(), ids=REFUSED)
 def test_what_could_not_be_the_same_is_refused_with_the_way_out(make: Any, mentions: list[str]) -> None:
     check_refused(make(), *mentions)
 

@@ -54,6 +54,36 @@ def test_a_variable_keeps_its_name_shape_and_flag() -> None:
     assert (found.name, found.trainable, found.shape.as_list()) == ("w:0", False, [None, 2])
 
 
+def parts(value: Any) -> Any:
+    return [(part.dtype, part.numpy().tolist()) for part in tf.nest.flatten(value, expand_composites=True)]
+
+
+PARTED = {
+    "ragged": lambda: tf.ragged.constant([[1, 2], [3]]),
+    "ragged twice": lambda: tf.ragged.constant([[[1.0], [2.0, 3.0]], [[3.0]]], row_splits_dtype=tf.int32),
+    "ragged text": lambda: tf.strings.split(["a b", "c"]),
+    "sparse": lambda: tf.sparse.from_dense([[0, 1], [2, 0]]),
+}
+
+
+@pytest.mark.parametrize("name", PARTED)
+def test_a_ragged_or_sparse_tensor_comes_back_in_its_parts(name: str) -> None:
+    value = PARTED[name]()
+    found = check_round_trip(value, equal=lambda one, other: parts(one) == parts(other))
+    assert tf.type_spec_from_value(found) == tf.type_spec_from_value(value)
+
+
+def test_a_stream_of_ragged_and_sparse_tensors_comes_back() -> None:
+    rows = {"ragged": PARTED["ragged"](), "a": tf.constant([1, 2]), "sparse": PARTED["sparse"]()}
+    value = tf.data.Dataset.from_tensor_slices(rows).batch(2)
+    found = check_round_trip(value, equal=lambda one, other: [*map(parts, one)] == [*map(parts, other)])
+    assert found.element_spec == value.element_spec
+
+
+def test_a_variable_of_any_rank_stays_one() -> None:
+    assert restored(tf.Variable([1.0], shape=tf.TensorShape(None))).shape.rank is None
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_comes_back_with_its_elements_and_their_form(name: str) -> None:
     check_round_trip(VALUES[name](), equal=same_stream)
@@ -63,14 +93,27 @@ def test_the_number_of_elements_is_known_afterwards() -> None:
     assert int(restored(VALUES["filtered"]()).cardinality()) == 2
 
 
-@pytest.mark.parametrize(
-    ("make", "mentions"),
-    [
-        (lambda: tf.data.Dataset.range(3).repeat(), "take(n)"),
-        (lambda: tf.data.Dataset.from_tensors(tf.ragged.constant([[1], [2, 3]])), "Ragged"),
-        (lambda: tf.sparse.from_dense([[0, 1]]), "SparseTensor"),
-    ],
-)
+REFUSED = {
+    "a dataset without an end": (lambda: tf.data.Dataset.range(3).repeat(), "take(n)"),
+    "a dataset of rows of a ragged tensor": (
+        lambda: tf.data.Dataset.from_tensor_slices(tf.ragged.constant([[1], [2, 3]])),
+        ".batch(n)",
+    ),
+    "a dataset of datasets": (lambda: tf.data.Dataset.range(4).window(2), "DatasetSpec"),
+    "a ragged tensor with rows of one length": (
+        lambda: tf.RaggedTensor.from_uniform_row_length(tf.range(4), 2),
+        ".to_tensor()",
+    ),
+    "a handle": (lambda: tf.Variable(1.0).handle, "no plain values"),
+    "a variant": (lambda: tf.data.experimental.to_variant(tf.data.Dataset.range(2)), "no plain values"),
+    "a quantized tensor": (
+        lambda: tf.quantization.quantize(tf.constant([1.0]), 0.0, 1.0, tf.qint8).output,
+        "no plain values",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "mentions"), REFUSED.values(), ids=REFUSED)
 def test_what_has_no_exact_form_is_refused(make: Any, mentions: str) -> None:
     check_refused(make(), mentions)
 

@@ -48,6 +48,43 @@ def test_what_from_pretrained_would_lose_is_kept() -> None:
     assert found.config._attn_implementation == "eager"
 
 
+def test_attributes_that_no_configuration_has_are_kept() -> None:
+    model = VALUES["gpt2"]()
+    model.transformer.drop.p = 0.7
+    model.resize_token_embeddings(120)
+    found = check_round_trip(model, equal=same)
+    assert (found.transformer.drop.p, found.vocab_size, found.config.vocab_size) == (0.7, 120, 120)
+
+
+@pytest.mark.parametrize("shard", ["20KB", "1GB"])
+def test_what_from_pretrained_made_comes_back(shard: str, tmp_path: Path) -> None:
+    VALUES["bert"]().save_pretrained(tmp_path / "model", max_shard_size=shard)
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    found = check_round_trip(model, equal=same)
+    assert (found.dtype, found.config._name_or_path) == (torch.bfloat16, str(tmp_path / "model"))
+
+
+def test_weight_norm_in_a_model_is_kept() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    convolutions = {"conv_dim": (8, 8), "conv_stride": (2, 2), "conv_kernel": (3, 3), "num_feat_extract_layers": 2}
+    config = transformers.Wav2Vec2Config(
+        **sizes, **convolutions, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2
+    )
+    model = transformers.Wav2Vec2Model(config).eval()
+    sound = torch.ones(1, 100)
+    assert torch.equal(restored(model)(sound).last_hidden_state, model(sound).last_hidden_state)
+
+
+def test_a_model_that_was_saved_by_its_library_comes_back_as_that_left_it(tmp_path: Path) -> None:
+    model = transformers.BertModel(transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    model.save_pretrained(tmp_path)
+    assert vars(restored(model).config) == vars(model.config)
+
+
+def test_a_tuple_in_a_configuration_stays_a_tuple() -> None:
+    assert restored(transformers.WhisperConfig()).begin_suppress_tokens == (220, 50256)
+
+
 def test_buffers_that_are_not_weights_are_kept() -> None:
     model = VALUES["llama"]()
     model.model.rotary_emb.inv_freq.fill_(0.5)
@@ -59,8 +96,8 @@ def test_a_model_that_its_configuration_does_not_describe_is_refused() -> None:
     model.cls.predictions.decoder = torch.nn.Linear(32, 3)
     check_refused(model, "configuration does not describe it")
     model = VALUES["bert"]()
-    model.bert.embeddings.dropout.p = 0.7
-    check_refused(model, "bert.embeddings.dropout has the attribute p 0.7")
+    model.note = object()
+    check_refused(model, "the attribute note of the model")
     model = VALUES["bert"]()
     model.bert.register_forward_hook(lambda *_: None)
     check_refused(model, "hooks")
@@ -95,6 +132,48 @@ def test_a_tokenizer_comes_back_with_the_same_bytes(name: str) -> None:
         return bool(facts[0] == facts[1])
 
     check_round_trip(VALUES[name](), equal=alike)
+
+
+def test_what_was_set_on_a_tokenizer_is_kept() -> None:
+    tokenizer = VALUES["tokenizer"]()
+    tokenizer.padding_side, tokenizer.truncation_side, tokenizer.pad_token = "right", "left", "[UNK]"
+    tokenizer.note = "mine"
+    found = restored(tokenizer)
+    assert (found.padding_side, found.truncation_side, found.pad_token, found.note) == (
+        "right",
+        "left",
+        "[UNK]",
+        "mine",
+    )
+    assert found.init_kwargs == tokenizer.init_kwargs
+
+
+def _with_a_mask(tokenizer: Any) -> Any:
+    tokenizer.add_special_tokens({"mask_token": "[MASK]"})
+    return tokenizer
+
+
+def _pipeline() -> Any:
+    return transformers.pipeline("fill-mask", model=VALUES["bert"](), tokenizer=_with_a_mask(VALUES["tokenizer"]()))
+
+
+def _with_another_head() -> Any:
+    model = VALUES["bert"]()
+    model.cls.predictions.decoder = torch.nn.Linear(32, 3)
+    return model
+
+
+REFUSED = {
+    "a pipeline": (_pipeline, "pipeline.model"),
+    "what a tokenizer returns": (lambda: VALUES["tokenizer"]()("hello"), ".data"),
+    "what a model returns": (lambda: VALUES["bert"]()(torch.tensor([[1]])), "dict(...)"),
+    "another head than configured": (_with_another_head, "configuration does not describe it"),
+}
+
+
+@pytest.mark.parametrize(("make", "mentions"), REFUSED.values(), ids=REFUSED)
+def test_what_is_no_model_is_refused_with_the_way_out(make: Any, mentions: str) -> None:
+    check_refused(make(), mentions)
 
 
 def test_a_token_that_was_added_is_kept() -> None:
@@ -167,6 +246,14 @@ def test_kernels_of_the_hub_are_not_loaded(changed: Any, tmp_path: Path) -> None
     state["config"]["values"] |= changed
     state["config"]["attention"] = changed.get("_attn_implementation")
     with pytest.raises(MaterializationError, match="code of the Hub"):
+        loaded_with(tmp_path / "model", saved, {"state.json": json.dumps(state).encode()})
+
+
+@pytest.mark.parametrize("attributes", [{"": {"_use_kernels": True}}, {"": {"_modules": {}}}, {"": {"forward": [1]}}])
+def test_attributes_that_are_no_scalars_are_not_put(attributes: Any, tmp_path: Path) -> None:
+    saved, _ = saved_in(tmp_path / "model", VALUES["bert"]())
+    state = json.loads((tmp_path / "model" / "state.json").read_text()) | {"attributes": attributes}
+    with pytest.raises(MaterializationError, match="refused"):
         loaded_with(tmp_path / "model", saved, {"state.json": json.dumps(state).encode()})
 
 

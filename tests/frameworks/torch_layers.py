@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,36 @@ class Tied(nn.Module):  # type: ignore[misc]
 class Remembers(nn.Module):  # type: ignore[misc]
     def __getstate__(self) -> Any:
         return {}
+
+
+def own(x: Any) -> Any:
+    return x
+
+
+class WithFunction(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.function = own
+
+
+class Slotted(nn.Module):  # type: ignore[misc]
+    __slots__ = ("more",)
+
+
+class Chosen(nn.Module):  # type: ignore[misc]
+    """As vision models keep a norm with its settings, and adapters a method of what they adapt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = partial(nn.LayerNorm, 2, eps=1e-6)
+        self.activation = partial(functional.leaky_relu, negative_slope=0.5)
+        self.rule = self.twice
+
+    def twice(self, x: Any) -> Any:
+        return self.activation(-x) * 2
+
+    def forward(self, x: Any) -> Any:
+        return self.rule(x)
 
 
 class NoModule:

@@ -117,11 +117,12 @@ def _polars() -> Cases:
     yield from _values(test_polars.COLUMNS, {}, "a column: ")
     yield from _values(test_polars.FRAMES, test_polars.REFUSED, "a frame: ")
     yield "a lazy frame", lambda: pl.DataFrame({"a": [1]}).lazy()
+    yield "a lazy frame that is sorted", lambda: pl.DataFrame({"a": [2, 1]}).lazy().sort("a")
 
 
 def _arrow() -> Cases:
     yield from _values(test_arrow.ARRAYS, {}, "an array: ")
-    yield from _values(test_arrow.TABLES, {}, "a table: ")
+    yield from _values(test_arrow.TABLES, test_arrow.REFUSED, "a table: ")
     yield "a schema", lambda: pa.schema([("a", pa.int8())])
 
 

@@ -14,7 +14,7 @@ from tailrace import MaterializationError
 from tailrace.materializers.files import FileReader, FileWriter
 from tailrace.materializers.identical import difference
 from tailrace.materializers.registry import load, save
-from tailrace.materializers.testing import check_round_trip, restored
+from tailrace.materializers.testing import check_refused, check_round_trip, restored
 
 TABLE = pa.table({"a": [1, None, 3], "b": ["x", "y", None]})
 DATE = dt.date(2020, 1, 1)
@@ -139,6 +139,21 @@ def test_an_extension_type_comes_back_and_where_it_is_unknown_it_is_refused(tmp_
         pa.unregister_extension_type("tests.celsius")
     with pytest.raises(MaterializationError, match="register its extension types first"):
         load(saved.materializer, 1, reader, saved.spec)
+
+
+REFUSED = {
+    "an extension type that is not registered": (
+        pa.ExtensionArray.from_storage(Celsius(), pa.array([1.5])),
+        ["register_extension_type", "tests.celsius"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_could_not_be_loaded_is_refused_when_it_is_saved(case: str) -> None:
+    value, mentions = REFUSED[case]
+    check_refused(value, *mentions)
+    check_refused(pa.table({"a": value}), *mentions)
 
 
 def test_the_metadata_say_schema_and_nulls(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tailrace import Dataset, FeatureSet, LocalArtifactStore, MaterializationError, pipeline, step
@@ -39,8 +40,10 @@ FRAME = pd.DataFrame(
     }
 ).set_index(pd.Index(["p", "q", "r"], name="where"))
 TABLE = pa.table({"n": [1, None], "s": ["", None], "f": [float("nan"), None], "t": np.array([5, None], "M8[ms]")})
+FINITE = FRAME.assign(f=[0.1, float("nan"), -0.0])
 POLARS = pl.DataFrame({"n": [1, None], "s": ["", None], "f": [float("nan"), -0.0], "d": [dt.date(2026, 1, 31), None]})
 VALUES = {"pandas": FRAME, "arrow": TABLE, "polars": POLARS}
+LINES = {"pandas": FINITE, "arrow": TABLE.drop_columns("f"), "polars": POLARS}
 FORMS = [(name, compression) for name, known in COMPRESSIONS.items() for compression in (None, *known)]
 
 
@@ -54,7 +57,7 @@ def store(tmp_path: Path) -> LocalArtifactStore:
 def test_a_table_comes_back_from_every_format_as_it_was(
     store: LocalArtifactStore, library: str, format: str, compression: str | None
 ) -> None:
-    value = VALUES[library]
+    value = (LINES if format == "jsonl" else VALUES)[library]
     manifest = store.manifest(store.save(Dataset(value, format=format, compression=compression), "d"))
     assert f"data.{format}" in [entry.path for entry in manifest.files]
     assert manifest.spec.get("compression") == compression
@@ -68,9 +71,9 @@ def test_a_table_comes_back_from_every_format_as_it_was(
 
 
 def test_the_digest_is_of_the_format_and_without_one_it_is_what_it_was(store: LocalArtifactStore) -> None:
-    found = [store.manifest(store.save(Dataset(FRAME, format=form), "d")).digest for form in (None, *COMPRESSIONS)]
-    assert store.manifest(store.save(FRAME, "d")).digest == found[0]
-    assert len(set(found)) == 3, "parquet is the one that is chosen for this frame anyway"
+    found = [store.manifest(store.save(Dataset(FINITE, format=form), "d")).digest for form in (None, *COMPRESSIONS)]
+    assert store.manifest(store.save(FINITE, "d")).digest == found[0]
+    assert len(set(found)) == 4, "parquet is the one that is chosen for this frame anyway"
 
 
 def test_other_tools_read_the_csv(store: LocalArtifactStore, tmp_path: Path) -> None:
@@ -82,6 +85,47 @@ def test_other_tools_read_the_csv(store: LocalArtifactStore, tmp_path: Path) -> 
     assert list(pd.read_csv(file)["c"].dropna()) == ["x", "y"]
     (schema,) = tmp_path.rglob("schema.json")
     assert json.loads(schema.read_bytes())["columns"]["small"] == "float"
+
+
+def test_other_tools_read_the_lines(store: LocalArtifactStore, tmp_path: Path) -> None:
+    store.save(Dataset(FINITE, format="jsonl"), "d")
+    (file,) = tmp_path.rglob("data.jsonl")
+    first, second, _ = map(json.loads, file.read_text().splitlines())
+    assert (first["n"], first["f"], first["s"], first["where"], first["day"]) == (1, 0.1, 'a,"b"\nc', "p", "2026-01-31")
+    assert second["f"] is None, "NaN, of which JSON has none"
+    assert list(pd.read_json(file, lines=True)["f"].isna()) == [False, True, False]
+    assert pl.read_ndjson(file)["c"].to_list() == ["x", None, "y"]
+
+
+@pytest.mark.parametrize("records", [[], [{}], [{"a": 1, "b": [None, {"c": "\u2028\n"}]}, {"b": -0.0}]], ids=str)
+def test_records_are_a_line_each(store: LocalArtifactStore, tmp_path: Path, records: list[Any]) -> None:
+    manifest = store.manifest(store.save(Dataset(records, format="jsonl"), "d"))
+    assert [entry.path for entry in manifest.files] == ["data.jsonl"]
+    (file,) = tmp_path.rglob("data.jsonl")
+    assert file.read_bytes().count(b"\n") == len(records)
+    assert difference(store.load("d").data, records) is None
+
+
+@pytest.mark.parametrize("value", [FRAME, TABLE, POLARS], ids=["pandas", "arrow", "polars"])
+@pytest.mark.parametrize("format", [None, "parquet", "arrow"])
+def test_a_level_is_the_codec_s_and_changes_no_value(store: LocalArtifactStore, value: Any, format: str | None) -> None:
+    if format == "arrow" and value is POLARS:
+        with pytest.raises(MaterializationError, match="polars writes arrow without levels"):
+            store.save(Dataset(value, format=format, compression="zstd:9"), "d")
+        return
+    manifest = store.manifest(store.save(Dataset(value, format=format, compression="zstd:9"), "d"))
+    assert manifest.spec["compression"] == "zstd:9"
+    assert difference(store.load("d").data, value) is None
+
+
+@pytest.mark.parametrize("library", ["pandas", "arrow", "polars"])
+def test_a_higher_level_makes_a_smaller_file(store: LocalArtifactStore, library: str) -> None:
+    frame = pd.DataFrame({"t": [f"{n * n % 9973} of {n * n * n % 997}" for n in range(20_000)]})
+    value = {"pandas": frame, "arrow": pa.Table.from_pandas(frame), "polars": pl.from_pandas(frame)}[library]
+    first, last = (
+        store.manifest(store.save(Dataset(value, compression=f"zstd:{level}"), "d")).files[0].size for level in (1, 19)
+    )
+    assert last < first
 
 
 def test_the_compression_is_that_of_the_file(store: LocalArtifactStore, tmp_path: Path) -> None:
@@ -109,6 +153,15 @@ def test_the_compression_is_that_of_the_file(store: LocalArtifactStore, tmp_path
         (pl.DataFrame({"l": [[1]]}), "csv", ("'l'", "parquet")),
         (pl.DataFrame({"c": ["x"]}, schema={"c": pl.Categorical}), "csv", ("'c'", "parquet")),
         (pl.LazyFrame({"c": ["x"]}), "csv", ("LazyFrame", "collect()")),
+        (pd.DataFrame({"f": [float("inf")]}), "jsonl", ("'f'", "infinite", "parquet")),
+        (pa.table({"f": [float("nan"), None]}), "jsonl", ("'f'", "NaN", "parquet")),
+        (pa.table({"n": np.array([0xFFF8000000000000], "u8").view("f8")}), "jsonl", ("'n'", "arrow")),
+        (pl.DataFrame({"l": [[1]]}), "jsonl", ("'l'", "parquet")),
+        (pa.table([[1], [2]], names=["a", "a"]), "jsonl", ("different names", "parquet")),
+        (pl.LazyFrame({"c": ["x"]}), "jsonl", ("LazyFrame", "collect()")),
+        ([{"a": (1,)}], "jsonl", ("list", "holds exactly", "leave it out")),
+        ([{"a": float("nan")}], "jsonl", ("list", "holds exactly")),
+        ([1, 2], "jsonl", ("list", "no table")),
         ([{"a": 1}], "csv", ("list", "no table", "leave it out")),
         (pd.Series([1]), "parquet", ("Series", "no table")),
         (np.ones(3), "arrow", ("ndarray", "no table")),
@@ -142,6 +195,18 @@ def test_a_form_that_there_is_not_is_an_error_at_once() -> None:
         Dataset(FRAME, format="csv", compression="zstd")
     with pytest.raises(AssetError, match=r"arrow has no compression 'snappy'.*zstd, lz4, none"):
         Dataset(FRAME, format="arrow", compression="snappy")
+    for compression, says in {
+        "zstd:23": "'zstd' has no level '23'. It has 1 to 22",
+        "zstd:": "no level ''",
+        "zstd:-1": "no level '-1'",
+        "zstd:x": "no level 'x'",
+        "lz4:3": "'lz4' has no levels; write compression='lz4'",
+        "gzip:3": "parquet has no compression 'gzip'",
+    }.items():
+        with pytest.raises(AssetError, match=re.escape(says)):
+            Dataset(FRAME, compression=compression)
+    with pytest.raises(AssetError, match="jsonl has no compression 'zstd'"):
+        Dataset(FRAME, format="jsonl", compression="zstd:3")
 
 
 def test_a_dataset_in_a_list_has_its_own_format_and_the_others_the_store_s(
@@ -159,7 +224,7 @@ def test_a_dataset_in_a_list_has_its_own_format_and_the_others_the_store_s(
 def test_a_rule_chooses_for_tables_a_dataset_for_itself_and_other_values_are_as_ever(project: Path) -> None:
     (project / "tailrace.yaml").write_text(
         "plugins:\n  orchestrator: {type: inline}\n  artifact_routing:\n    default: {format: csv}\n"
-        "    Dataset: {format: arrow, compression: zstd}\n"
+        "    Dataset: {format: arrow, compression: 'zstd:9'}\n"
     )
 
     @step(outputs=["bare", "data", "own", "text", "records"])
@@ -200,7 +265,7 @@ CELLS = st.one_of(
 )
 
 
-@given(st.lists(CELLS, min_size=1, max_size=4), st.sampled_from(["csv", "parquet"]))
+@given(st.lists(CELLS, min_size=1, max_size=4), st.sampled_from(["csv", "jsonl", "parquet"]))
 def test_any_table_of_simple_cells_comes_back(
     tmp_path_factory: pytest.TempPathFactory, columns: list[Any], format: str
 ) -> None:
@@ -208,6 +273,7 @@ def test_any_table_of_simple_cells_comes_back(
     rows = min(map(len, columns))
     kinds = [next((type(item) for item in cells if item is not None), str) for cells in columns]
     arrow = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    assume(format != "jsonl" or not any(item in (float("inf"), float("-inf")) for cells in columns for item in cells))
     table = pa.table(
         {
             f"c{i}": pa.array(cells[:rows], arrow[kind])

@@ -101,6 +101,7 @@ COLUMNS: dict[str, Any] = {
     "intervals of times": pd.Series(pd.interval_range(pd.Timestamp("2020", tz="UTC"), periods=2)),
     "Arrow text": arrow(["a", None], pa.string()),
     "Arrow decimals": arrow([decimal.Decimal("1.10")], pa.decimal128(5, 2)),
+    "Arrow nulls": arrow([None, None], pa.null()),
     "Arrow seconds": arrow([1, None], pa.timestamp("s")),
     "Arrow date64": arrow([dt.date(2020, 1, 1)], pa.date64()),
     "Arrow lists": arrow([[1], None], pa.list_(pa.int64())),
@@ -169,6 +170,7 @@ INDEXES: dict[str, Any] = {
         [pd.Categorical(["a", "b"], categories=["b", "a", "c"]), [1, 2]]
     ),
     "one level": pd.MultiIndex.from_arrays([[1, 2]], names=["one"]),
+    "a level whose labels have a missing one": pd.MultiIndex(levels=[[1.5, NAN], ["a"]], codes=[[0, 1, -1], [0, 0, 0]]),
     "empty levels": pd.MultiIndex.from_arrays([[], []], names=["a", "b"]),
     "nothing": pd.Index([]),
     "no dates": pd.DatetimeIndex([]),
@@ -307,6 +309,8 @@ REFUSED: dict[str, tuple[Any, list[str]]] = {
         ),
         ["frequency"],
     ),
+    "months and days": (pd.date_range("2020", periods=2, freq=pd.DateOffset(months=1, days=2)), ["frequency", "None"]),
+    "frames in cells": (pd.Series([pd.DataFrame({"a": [1]})], dtype=object), ["row 0: it is a DataFrame"]),
     "a zone of another library": (pd.Series(pd.DatetimeIndex(["2020"], tz="dateutil/Europe/Paris")), ["tzfile"]),
     "a sub-class": (Special({"a": [1]}), ["Special"]),
 }

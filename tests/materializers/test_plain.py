@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import io
 import math
 import pathlib
 import struct
@@ -59,6 +60,17 @@ class Config:
 
     def __post_init__(self) -> None:
         self.made += 1
+
+
+@dataclasses.dataclass
+class Late:
+    given: int
+    made: int = dataclasses.field(init=False)
+    extra: list[int] = dataclasses.field(default_factory=list)
+    kept: dataclasses.InitVar[int] = 3
+
+    def __post_init__(self, kept: int) -> None:
+        self.made = kept + self.given
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -163,6 +175,10 @@ def test_what_json_can_hold_is_stored_as_the_plain_json_it_is(value: Any) -> Non
 
 
 EXACT = {
+    "keys that end like a tag": [{'"$t': 1}, {"a$t": "$t"}],
+    "NaN beside None and the text null": [None, float("nan"), "null", [{"a": float("nan")}]],
+    "a dataclass that sets a field before the others": Late(1),
+    "a zone that is not the one of its name": zoneinfo.ZoneInfo.no_cache("Europe/Paris"),
     "a big int": 2**64,
     "an int of five thousand digits": 10**5000,
     "the largest JSON int": 2**64 - 1,
@@ -252,7 +268,15 @@ def counter_with_a_unit() -> Any:
     return counter
 
 
+def zone_of_a_file() -> Any:
+    content = (
+        b"TZif" + bytes(16) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 9 * 3600, 0, 0) + b"JST\0"
+    )
+    return zoneinfo.ZoneInfo.from_file(io.BytesIO(content), key="Europe/Paris")
+
+
 UNHOLDABLE = {
+    "a zone from a file, with the name of another": (zone_of_a_file(), "read from a file"),
     "a sub-class of str": (Text("a"), "Text"),
     "a sub-class of list, deep inside": ({"a": [Stack()]}, "['a'][0]"),
     "a function": ({"f": [print]}, "['f'][0]"),

@@ -70,6 +70,7 @@ FRAMES: dict[str, Any] = {
     "sorted in two columns": FRAME.with_columns(
         pl.col("n").set_sorted(), m=pl.Series([3, 2, 1]).set_sorted(descending=True)
     ),
+    "lists of which none is empty": pl.DataFrame({"l": [[1], [2, 3]]}),
     "several chunks": pl.concat([FRAME, FRAME], rechunk=False),
     "more rows than a row group": pl.DataFrame({"a": range(300_000)}),
 }

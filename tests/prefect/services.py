@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
+
+from ..stores.servers import free_port
 
 T = TypeVar("T")
 
@@ -73,13 +74,6 @@ class Service:
 
     def tail(self) -> str:
         return "\n".join([f"The end of {self.log}:", *self.output().splitlines()[-60:]])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Prefect:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ..kills import KILL_AT, POINTS, patches
 from .projects import Project
 from .services import Prefect
 
@@ -34,50 +35,14 @@ flow = to_flow(crashing)
 """
 
 KILLS = """
-import os, signal
-from pathlib import Path
-from tailrace.catalog.journal import Journal
-from tailrace.core.plan import Plan
-from tailrace.materializers.files import FileWriter
-from tailrace.routing.registries.mlflow import MlflowRegistry
-from tailrace.routing.trackers.mlflow import MlflowTracker
-from tailrace.stores.local import LocalArtifactStore
-
-def kill_at(point, owner, name, after=False):
-    original = getattr(owner, name)
-    def killing(*args, **kwargs):
-        from prefect.runtime import flow_run
-        result = original(*args, **kwargs) if after else None
-        marker = Path(__file__).parent / str(flow_run.parameters.get("run_id")) / point
-        if marker.exists():
-            marker.unlink()  # the next try comes further
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result if after else original(*args, **kwargs)
-    setattr(owner, name, killing)
+def run_id():
+    from prefect.runtime import flow_run
+    return flow_run.parameters.get("run_id")
 
 if "PREFECT__FLOW_RUN_ID" in os.environ:  # neither here nor in the worker
     POINTS
 """
 
-POINTS = {
-    "before the save": ("LocalArtifactStore", "stage"),
-    "between two files": ("FileWriter", "write", True),
-    "before the content is in place": ("LocalArtifactStore", "put_tree"),
-    "before the manifest": ("LocalArtifactStore", "put_tree", True),
-    "after the manifest": ("LocalArtifactStore", "publish", True),
-    "before the registration": ("MlflowRegistry", "register"),
-    "in the registration": ("MlflowRegistry", "_create", True),
-    "after the registration": ("MlflowRegistry", "register", True),
-    "after the tracker's run is made": ("MlflowTracker", "_find_or_create", True),
-    "before the metrics": ("MlflowTracker", "log_metrics"),
-    "after the metrics": ("MlflowTracker", "log_metrics", True),
-    "before the task's record": ("Journal", "write_task"),
-    "after the task's record": ("Journal", "write_task", True),
-    "before the tracker's run is closed": ("MlflowTracker", "close_run"),
-    "after the tracker's run is closed": ("MlflowTracker", "close_run", True),
-    "before the run is closed": ("Journal", "close"),
-    "after the run is closed": ("Journal", "close", True),
-}
 RUNS = [list(POINTS)[start::4] for start in range(4)]
 """Where each run is killed, one point after the other."""
 
@@ -85,8 +50,7 @@ RUNS = [list(POINTS)[start::4] for start in range(4)]
 @pytest.fixture(scope="module")
 def crashes(deployed: Prefect) -> tuple[Project, list[str]]:
     """The runs, all begun at once; each is tried again, as by hand, when it has crashed."""
-    points = "\n    ".join(f"kill_at({point!r}, {owner}, *{rest})" for point, (owner, *rest) in POINTS.items())
-    text = FLOW + KILLS.replace("POINTS", points)
+    text = FLOW + KILL_AT + KILLS.replace("POINTS", patches(POINTS, indent="    "))
     project = Project(deployed, "crashes", flow=text, deployments={"flow": "version: null"})
     for number, reached in enumerate(RUNS):
         (project.folder / f"run {number}").mkdir()

@@ -279,7 +279,7 @@ def test_all_problems_are_reported_at_once_each_with_file_key_line_and_the_neare
         f"'auot' is not allowed here. Did you mean 'auto'? @ {rules}.Model.deploy_condition (line 17)",
         f"There is no placeholder {{runid}}. Did you mean 'run_id'? @ {rules}.Model.path (line 17)",
         f"Expected text, not 3; what is meant as text goes in quotes @ {rules}.Dataset.store (line 18)",
-        f"'register' is for models, and Dataset is none @ {rules}.Dataset.register (line 18)",
+        f"'register' is for models and prompts, and Dataset is none @ {rules}.Dataset.register (line 18)",
         f"'DataFrame' is no artifact type. Did you mean 'Dataset'? {full_name} @ {rules}.DataFrame (line 19)",
         f"{high} @ {rules}.DataFrame.deploy_min_metrics.f1 (line 19)",
     ]
@@ -337,6 +337,16 @@ def test_registering_and_deploying_need_a_registry_and_a_deployer(kind: str, key
         f"'{key}: true' needs a {needs}, and this stack has none"
         f" @ tailrace.yaml @ plugins.artifact_routing.{kind}.{key} (line 1)"
     )
+
+
+def test_a_prompt_is_registered_by_the_registry_or_by_an_mlflow_tracker() -> None:
+    for part in ("model_registry", "experiment_tracker"):
+        write(f"plugins: {{{part}: {{type: mlflow}}, artifact_routing: {{Prompt: {{register: true}}}}}}")
+        assert route(["Prompt"], resolve_stack())[2] == "mlflow"
+    (found,) = problems("plugins: {artifact_routing: {Prompt: {register: true}}}")
+    assert found.startswith("'register: true' needs a model_registry, and this stack has none")
+    (found,) = problems("plugins: {model_deployer: {type: x}, artifact_routing: {Prompt: {deploy: true}}}")[1:]
+    assert found.startswith("'deploy' is for models, and Prompt is none")
 
 
 def test_not_registering_needs_no_registry() -> None:
@@ -631,7 +641,7 @@ def test_options_hold_what_a_variable_held_and_are_shown_as_written(
             bucket: "${{S}}"
             secret_key: ${{S}}
             token: {SECRET}
-            nested: {{api_key: {SECRET}, list: ["https://me:{SECRET}@host/x"]}}
+            nested: {{api_key: {SECRET}, list: ["https://me:{SECRET}@host/x?X-Amz-Signature={SECRET}&sig={SECRET}&design=1"]}}
             password: "${{S:-{SECRET}}}"
           artifact_stores: {{disk: {{type: local, base_path: "${{S}}"}}}}
         """
@@ -644,7 +654,7 @@ def test_options_hold_what_a_variable_held_and_are_shown_as_written(
         "bucket": "${S}",
         "secret_key": "${S}",
         "token": "***",
-        "nested": {"api_key": "***", "list": ["https://***@host/x"]},
+        "nested": {"api_key": "***", "list": ["https://***@host/x?X-Amz-Signature=***&sig=***&design=1"]},
         "password": "***",
     }
     assert stack.stores["disk"].shown == {"base_path": "${S}", "durable": True}

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tailrace.core.errors import DestinationError
-from tailrace.core.refs import ArtifactRef, Manifest, Run
 from tailrace.routing.registries.base import Registry
 from tailrace.routing.registries.mlflow import MlflowRegistry
 
-NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
+from .artifacts import a_run, artifact, at_once
+
 ML_MODEL = """\
 flavors:
   python_function: {loader_module: mlflow.sklearn, model_path: model.skops, predict_fn: predict, python_version: 3.11.0}
@@ -26,26 +23,6 @@ flavors:
 
 
 pytestmark = pytest.mark.usefixtures("nothing_outside")
-
-
-def a_run(root: Path) -> Run:
-    return Run("r1", "train", "churn", NOW, "local", "inline", str(root))
-
-
-def artifact(
-    root: Path, *, artifact_id: str = "a1", content: str = "0" * 64, **about: Any
-) -> tuple[ArtifactRef, Manifest]:
-    """A committed artifact, as far as a registry looks at it."""
-    digest = f"blake3:{content}"
-    folder = root / "artifacts" / artifact_id / f"content-{content[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "data.json").write_text("{}")
-    uri = folder.parent.as_uri()
-    about = {"name": "model", "version": "v1.2", **about}
-    manifest = Manifest(
-        artifact_id, about.pop("name"), "Model", "json", 1, digest, folder.name, (), NOW.isoformat(), **about
-    )
-    return ArtifactRef(artifact_id, uri, digest, "", "Model", manifest.name), manifest
 
 
 def versions(root: Path, name: str = "model") -> dict[str, Any]:
@@ -146,51 +123,11 @@ def test_a_duplicate_left_by_a_killed_process_is_deleted(registry: MlflowRegistr
     assert set(versions(root)) == {"1"}
 
 
-WORKER = """
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-import mlflow, orjson
-from tailrace.core.refs import ArtifactRef, Manifest, Run
-from tailrace.routing.registries.mlflow import MlflowRegistry
-
-root = Path(sys.argv[1])
-ref = ArtifactRef.from_dict(orjson.loads(sys.argv[2]))
-manifest = Manifest.from_dict(orjson.loads(sys.argv[3]))
-run = Run("r1", "train", "churn", datetime.now(UTC), "local", "inline", str(root))
-print("ready", flush=True)
-sys.stdin.readline()
-print(*MlflowRegistry(root=root).register(ref, manifest, run=run))
-"""
-
-
 def test_processes_that_register_the_same_at_once_leave_one_version(root: Path) -> None:
-    import orjson
-
     ref, manifest = artifact(root)
-    shutil.rmtree(root / ".tailrace")  # the database is as new as the model
-    told = [str(root), orjson.dumps(ref.to_dict()).decode(), orjson.dumps(manifest.to_dict()).decode()]
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, *told],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
-    for process in workers:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in workers:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    ended = [process.communicate() for process in workers]
-    assert {errors for _, errors in ended} == {""}
+    ended = at_once(root, ref, manifest, "register(ref, manifest, run=run)")
     [(version, _)] = versions(root).items()
-    assert {output for output, _ in ended} == {f"model {version}\n"}
+    assert ended == {f"model {version}\n"}
 
 
 @pytest.mark.parametrize("name", ["team/model", "model:v1", "", "  "])

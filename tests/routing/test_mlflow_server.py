@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tailrace import Prompt
 from tailrace.catalog.journal import Journal
 from tailrace.core.errors import DestinationError
 from tailrace.core.refs import ArtifactRef, Manifest, Run
@@ -100,3 +101,27 @@ def test_a_run_with_metrics_parameters_and_a_registered_model(
         source = client.get_model_version("model", version).source
         copied = mlflow.artifacts.download_artifacts(source, tracking_uri=server, dst_path=str(tmp_path / version))
         assert (Path(copied) / "data.json").read_text() == content
+
+
+def test_a_prompt_is_registered_from_a_local_store(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = Run("r1", "train", "churn", NOW, "local", "inline", str(tmp_path))
+    ref = ArtifactRef("p1", (tmp_path / "p1").as_uri(), "blake3:0", "", "Prompt", "greeting")
+    manifest = Manifest("p1", "greeting", "Prompt", "plain", 1, "blake3:0", "content-0", (), NOW.isoformat())
+    registry = MlflowRegistry(tracking_uri=server, root=tmp_path)
+    prompts = [Prompt("Hello {name}, {{name}}!"), Prompt([{"role": "user", "content": "{{ x }} {name}"}])]
+    for version, prompt in enumerate(prompts, 1):
+        new = replace(ref, digest=f"blake3:{version}")
+        for _ in range(2):
+            assert registry.register_prompt(prompt, new, manifest, run=run) == ("greeting", str(version))
+        loaded = mlflow.MlflowClient(server).get_prompt_version("greeting", version)
+        assert loaded.format(name="Eve") == prompt.render(name="Eve")
+        assert loaded.tags["tailrace.digest"] == new.digest
+    model = replace(ref, id="m1", uri="s3://bucket/m1"), replace(manifest, type="Model")
+    with pytest.raises(DestinationError, match="already taken by a prompt"):
+        registry.register(*model, run=run)
+    assert capfd.readouterr() == ("", "")

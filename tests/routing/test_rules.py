@@ -49,6 +49,8 @@ def route(types: list[str], on: Stack, *, map_index: int | None = None, output: 
     [
         (["Model", "Asset"], None, "mlflow"),
         (["shop.Forecaster", "Model", "Asset"], None, "mlflow"),
+        (["Prompt", "Asset"], None, "mlflow"),
+        (["shop.Question", "Prompt", "Asset"], None, "mlflow"),
         (["Metrics", "Asset"], "mlflow", None),
         (["Parameters", "Asset"], "mlflow", None),
         (["Dataset", "Asset"], None, None),
@@ -58,7 +60,7 @@ def route(types: list[str], on: Stack, *, map_index: int | None = None, output: 
         ([], None, None),
     ],
 )
-def test_every_type_is_stored_and_models_and_metrics_go_further(
+def test_every_type_is_stored_and_models_prompts_and_metrics_go_further(
     types: list[str], tracker: str | None, registry: str | None
 ) -> None:
     found = route(types, full())
@@ -66,10 +68,36 @@ def test_every_type_is_stored_and_models_and_metrics_go_further(
     assert (found.rule, found.gate, found.on_error) == ("built-in", "", "fail")
 
 
-@pytest.mark.parametrize("name", ["Model", "Metrics", "Parameters"])
+@pytest.mark.parametrize("name", ["Model", "Prompt", "Metrics", "Parameters"])
 def test_without_a_registry_or_tracker_everything_is_stored_only(name: str) -> None:
     found = route([name, "Asset"], stack())
     assert (found.store, found.tracker, found.registry) == ("default", None, None)
+
+
+@pytest.mark.parametrize(
+    ("parts", "registry"),
+    [
+        ({"tracker": MLFLOW}, "mlflow"),
+        ({"tracker": Component("wandb")}, None),
+        ({"registry": Component("vertex")}, None),
+        ({"tracker": MLFLOW, "registry": Component("vertex")}, "mlflow"),
+    ],
+)
+def test_a_prompt_goes_to_what_keeps_prompts(parts: dict[str, Any], registry: str | None) -> None:
+    on = stack(**parts)
+    assert route(["Prompt", "Asset"], on).registry == registry
+    assert route(["Model", "Asset"], on).registry == (on.registry and on.registry.type)
+
+
+def test_a_rule_sends_prompts_to_a_plug_ins_registry() -> None:
+    for name in ("Prompt", "default"):
+        on = stack({name: Rule(register=True)}, registry=Component("vertex"))
+        assert route(["Prompt", "Asset"], on).registry == "vertex"
+
+
+def test_a_rule_keeps_prompts_out_of_the_registry() -> None:
+    for name in ("Prompt", "default"):
+        assert route(["Prompt", "Asset"], full({name: Rule(register=False)})).registry is None
 
 
 def test_the_route_is_of_the_most_specific_type() -> None:
@@ -112,10 +140,11 @@ def test_the_file_format_of_tables_comes_from_the_rules_field_by_field() -> None
 
 
 @pytest.mark.parametrize("types", [["Dataset", "Asset"], ["list"], ["Metrics", "Asset"]])
-def test_the_default_rule_registers_and_deploys_models_only(types: list[str]) -> None:
+def test_the_default_rule_registers_models_and_prompts_and_deploys_models_only(types: list[str]) -> None:
     on = full({"default": Rule(register=True, deploy=True)})
     assert route(["Model"], on).deployer == "endpoint"
     assert (route(types, on).registry, route(types, on).deployer) == (None, None)
+    assert (route(["Prompt"], on).registry, route(["Prompt"], on).deployer) == ("mlflow", None)
 
 
 def test_the_default_rule_tracks_metrics_and_parameters_only() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
-from .servers import ENVIRONMENT, Missing, Server, azurite, fake_gcs, moto
+from .servers import ENVIRONMENT, Missing, Server, azurite, fake_gcs, localstack, moto
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,8 @@ def _serve(start: Callable[[], AbstractContextManager[Server]]) -> Iterator[Serv
 
 @pytest.fixture(scope="session")
 def s3(credentials: None) -> Iterator[Server]:
-    yield from _serve(moto)
+    python = os.environ.get("LOCALSTACK_PYTHON")
+    yield from _serve(functools.partial(localstack, python) if python else moto)
 
 
 @pytest.fixture(scope="session")

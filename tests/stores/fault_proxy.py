@@ -73,7 +73,8 @@ class FaultProxy:
     def __enter__(self) -> Self:
         self._thread.start()
         self._listener = self._call(asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20))
-        self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}{self._path}"
+        self._address = self._listener.sockets[0].getsockname()
+        self.url = f"http://127.0.0.1:{self._address[1]}{self._path}"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,13 +142,19 @@ class FaultProxy:
             return None
         if fault and kind == "slow":
             await asyncio.sleep(fault.seconds)
-        answer = await self._ask(_forwarded(head) + body)
+        answer = self._named(await self._ask(_forwarded(head) + body))
         if kind == "lost answer":
             return _reset(writer)
         if fault and kind == "cut download":
             await _answer(writer, answer[: answer.index(_HEAD_END) + len(_HEAD_END) + fault.bytes])
             return _reset(writer)
         return await _answer(writer, answer)
+
+    def _named(self, answer: bytes) -> bytes:
+        """The answer with this proxy's name for the server's: where an upload goes on is said by the server."""
+        head, end, body = answer.partition(_HEAD_END)
+        theirs, ours = (f"http://{host}:{port}".encode() for host, port in (self._server, self._address))
+        return head.replace(theirs, ours) + end + body
 
     async def _cut_upload(self, sent: bytes, writer: asyncio.StreamWriter) -> None:
         _, upstream = await asyncio.open_connection(*self._server)

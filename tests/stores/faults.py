@@ -73,23 +73,27 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if isinstance(act, int):
             return self._answer(act, [], f"<Error><Code>{_CODES[act]}</Code><Message>No.</Message></Error>".encode())
         headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+        path = self.path
         if act == "ignore":
             headers = {name: value for name, value in headers.items() if name.lower() != "if-none-match"}
+            path = path.replace("&ifGenerationMatch=0", "")
         connection = http.client.HTTPConnection(self.target, timeout=60)
-        connection.request(self.command, self.path, body or None, headers)
+        connection.request(self.command, path, body or None, headers)
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
         if act == "lost":
             return self._reset()
-        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in _OURS]
+        ours = _OURS - {"content-length"} if self.command == "HEAD" else _OURS  # it is that of what a GET would give
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in ours]
         return self._answer(answer.status, kept, data, cut=act == "cut")
 
     def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, *, cut: bool = False) -> None:
         self.send_response(status)
         for name, value in headers:
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data[: len(data) // 2] if cut else data)

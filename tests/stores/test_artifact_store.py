@@ -8,7 +8,9 @@ import string
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -27,9 +29,11 @@ from tailrace import (
     MemoryArtifactStore,
     Metrics,
     Model,
+    StoreError,
     build_artifact_store,
 )
 from tailrace.core.names import check_key, segment
+from tailrace.core.refs import FileEntry
 from tailrace.stores.base import Labels
 
 _buckets = itertools.count()
@@ -53,6 +57,20 @@ def test_a_local_store_loads_by_an_absolute_path_inside_its_root(tmp_path: Path)
     store.save(1, "a/b")
     assert store.load(tmp_path / "with space" / "a" / "b") == 1
     assert store.load(f"file://{tmp_path}/with%20space/a/b") == 1
+
+
+def test_a_local_store_loads_by_a_path_through_the_link_that_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    store = LocalArtifactStore(tmp_path / "link" / "store")
+    store.save(1, "a")
+    assert store.load(tmp_path / "link" / "store" / "a") == store.load(tmp_path / "real" / "store" / "a") == 1
+
+
+@pytest.mark.parametrize("policy", [False, None, "", "NEVER", "no", True])
+def test_a_policy_for_pickle_that_is_none_is_refused(policy: Any, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="one of 'never', 'fallback', 'always'"):
+        build_artifact_store(str(tmp_path), allow_pickle=policy)
 
 
 @pytest.mark.parametrize("path", ["s3://bucket/key", "file:///elsewhere/key", "/elsewhere/key", "memory://other/key"])
@@ -329,3 +347,81 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="unknown scheme 'ftp'") as told:
         build_artifact_store("ftp://user:secret@host/x")
     assert "secret" not in str(told.value)
+
+
+def test_a_save_whose_content_is_deleted_before_its_manifest_is_there_fails(tmp_path: Path) -> None:
+    class Slow(LocalArtifactStore):
+        def replace(self, key: str, data: bytes, *, durable: bool | None = None) -> None:
+            LocalArtifactStore(self.base_path).delete("x")
+            super().replace(key, data, durable=durable)
+
+    store = Slow(tmp_path)
+    LocalArtifactStore(tmp_path).save("old", "x")
+    with pytest.raises(StoreError, match="was deleted while it was saved"):
+        store.save("new", "x")
+    assert not store.exists("x")
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_of_a_save_and_a_delete_at_once_nothing_torn_is_left(durable: bool, tmp_path: Path) -> None:
+    def save(number: int) -> None:
+        with suppress(StoreError):
+            LocalArtifactStore(tmp_path, durable=durable).save(number, "x")
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(100):
+            saves = [pool.submit(save, number) for _ in range(2)]
+            pool.submit(LocalArtifactStore(tmp_path).delete, "x").result()
+            for done in saves:
+                done.result()
+            with suppress(ArtifactNotFound):
+                assert LocalArtifactStore(tmp_path).load("x") == number
+
+
+def test_a_value_that_is_saved_anew_while_it_is_loaded_is_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    class Slow(LocalArtifactStore):
+        def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
+            other = LocalArtifactStore(self.base_path)
+            if other.load("x") == "old":
+                other.delete("x")
+                other.save("new", "x")
+            return super().local_tree(key, files)
+
+    LocalArtifactStore(tmp_path).save("old", "x")
+    assert Slow(tmp_path).load("x") == "new"
+
+
+def test_a_value_that_is_deleted_while_it_is_loaded_is_not_there(tmp_path: Path) -> None:
+    class Slow(LocalArtifactStore):
+        def local_tree(self, key: str, files: tuple[FileEntry, ...]) -> Path:
+            LocalArtifactStore(self.base_path).delete("x")
+            return super().local_tree(key, files)
+
+    store = Slow(tmp_path)
+    store.save("old", "x")
+    with pytest.raises(ArtifactNotFound):
+        store.load("x")
+
+
+def test_a_place_that_is_no_folder_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"cannot write below '.*file.*': Not a directory.*move it"):
+        LocalArtifactStore(tmp_path / "file").save(1, "a")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_with_the_place_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = LocalArtifactStore(tmp_path)
+    store.save("old", "x")
+    opened = os.open
+    monkeypatch.setattr(
+        os,
+        "open",
+        lambda place, flags, *mode: opened(
+            "/dev/full" if flags & os.O_CREAT else place, os.O_WRONLY if flags & os.O_CREAT else flags
+        ),
+    )
+    with pytest.raises(StoreError, match=f"cannot write below '{tmp_path}.*No space left on device.*Make room"):
+        store.save("new", "x")
+    monkeypatch.undo()
+    assert store.load("x") == "old"

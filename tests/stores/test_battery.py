@@ -14,15 +14,11 @@ import pytest
 from tailrace import LocalArtifactStore, MemoryArtifactStore
 from tailrace.catalog.sync import NEAR
 from tailrace.catalog.testing import check_records, record_cases
-from tailrace.stores.azure import AzureArtifactStore
-from tailrace.stores.gcs import GCSArtifactStore
-from tailrace.stores.s3 import S3ArtifactStore
 from tailrace.stores.testing import Place, check_keys, check_sequences, check_store, store_cases
 
-from .servers import Server
+from .buckets import CLASSES, new_bucket
 
 _names = itertools.count()
-_CLASSES: dict[str, Callable[..., Any]] = {"s3": S3ArtifactStore, "gcs": GCSArtifactStore, "azure": AzureArtifactStore}
 
 
 def _local(folder: Path) -> Place:
@@ -31,9 +27,8 @@ def _local(folder: Path) -> Place:
     return Place(opened, around=lambda: sorted(path for path in folder.iterdir() if path.name != "store"))
 
 
-def _in_bucket(kind: str, server: Server) -> Place:
+def _in_bucket(opened: Callable[..., Any]) -> Place:
     """A prefix of a new bucket, in which other keys are, too."""
-    opened = functools.partial(_CLASSES[kind], bucket_name=server.bucket(), endpoint_url=server.url)
     bucket = opened(prefix="")
     for key in ("store.txt", "storey/key", "key", "a/manifest.json"):
         bucket.replace(key, b"not the store's")
@@ -45,13 +40,13 @@ def _in_bucket(kind: str, server: Server) -> Place:
     return Place(functools.partial(opened, prefix="store"), around=around)
 
 
-@pytest.fixture(params=["local", "memory", *_CLASSES])
+@pytest.fixture(params=["local", "memory", *CLASSES])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "local":
         return _local(tmp_path / "around")
     if request.param == "memory":
         return Place(functools.partial(MemoryArtifactStore, f"battery-{next(_names)}"), processes=False)
-    return _in_bucket(request.param, request.getfixturevalue(request.param))
+    return _in_bucket(new_bucket(request, request.param))
 
 
 @pytest.mark.parametrize("case", store_cases())

@@ -18,26 +18,23 @@ from tailrace.catalog.gc import Collector
 from tailrace.catalog.index import Catalog
 from tailrace.catalog.rows import Garbage, GcReport
 from tailrace.core.names import MANIFEST, OBJECTS
-from tailrace.stores.azure import AzureArtifactStore
-from tailrace.stores.gcs import GCSArtifactStore
 from tailrace.stores.listing import object_key, store_time
-from tailrace.stores.s3 import S3ArtifactStore
 from tailrace.stores.testing import Place, check_sequences, check_store, store_cases
 
+from .buckets import CLASSES, new_bucket
+
 _names = itertools.count()
-_CLASSES: dict[str, Callable[..., Any]] = {"s3": S3ArtifactStore, "gcs": GCSArtifactStore, "azure": AzureArtifactStore}
 Open = Callable[..., ArtifactStore]
 
 
-@pytest.fixture(params=["local", "memory", *_CLASSES])
+@pytest.fixture(params=["local", "memory", *CLASSES])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the store of one new place; ``deduplicate=`` is the setting."""
     if request.param == "local":
         return functools.partial(LocalArtifactStore, tmp_path / "store")
     if request.param == "memory":
         return functools.partial(MemoryArtifactStore, f"dedup-{next(_names)}")
-    server = request.getfixturevalue(request.param)
-    return functools.partial(_CLASSES[request.param], bucket_name=server.bucket(), endpoint_url=server.url)
+    return new_bucket(request, request.param)
 
 
 def collect(store: ArtifactStore) -> GcReport:
@@ -167,12 +164,12 @@ def test_a_local_store_that_shares_does_what_the_battery_asks(case: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize(
     "case", [case for case in store_cases() if "damaged content" not in case]
 )  # the bytes are not below the artifact's folder, where the case looks for them
-def test_a_bucket_that_shares_does_what_the_battery_asks(case: str, s3: Any) -> None:
-    opened = functools.partial(S3ArtifactStore, bucket_name=s3.bucket(), endpoint_url=s3.url, deduplicate=True)
-    check_store(case, Place(opened))
+def test_a_bucket_that_shares_does_what_the_battery_asks(case: str, kind: str, request: pytest.FixtureRequest) -> None:
+    check_store(case, Place(functools.partial(new_bucket(request, kind), deduplicate=True)))
 
 
 def test_a_store_that_shares_does_what_a_dictionary_does(tmp_path: Path) -> None:

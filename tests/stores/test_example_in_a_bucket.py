@@ -1,4 +1,4 @@
-"""The example pipeline with its artifacts in S3 and in GCS: the same tree and digests as in a local folder."""
+"""The example pipeline with its artifacts in S3, GCS and Azure: the same tree and digests as in a local folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tailrace import ArtifactStore, build_artifact_store, load_pipeline
 from tailrace.stores.verify import verify
 
-from .servers import Server
+from .buckets import CLASSES, server_of
 
 EXAMPLE = Path(__file__).parents[2] / "flows" / "breast_cancer.py"
 
@@ -36,13 +36,13 @@ def keys(store: ArtifactStore) -> set[str]:
     return {key.partition("/example/")[2] for key in store.walk(contents=True) if "/example/" in key}
 
 
-@pytest.mark.parametrize("kind", ["s3", "gcs"])
+@pytest.mark.parametrize("kind", CLASSES)
 def test_the_example_leaves_in_a_bucket_what_it_leaves_in_a_folder(
     kind: str, request: pytest.FixtureRequest, project: Path
 ) -> None:
-    server: Server = request.getfixturevalue(kind)
-    bucket, scheme = server.bucket(), {"s3": "s3", "gcs": "gs"}[kind]
-    far = build_artifact_store(f"{scheme}://{bucket}/lab", endpoint_url=server.url)
+    server = server_of(request, kind)
+    bucket = server.bucket()
+    far = CLASSES[kind](bucket_name=bucket, prefix="lab", endpoint_url=server.url)
     near = build_artifact_store(project / "near")
     settings = f'{{type: {kind}, bucket: {bucket}, prefix: lab, endpoint_url: "{server.url}"}}'
     there = ran(far, settings, project)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,26 +17,20 @@ from hypothesis import strategies as st
 from tailrace import (
     ArtifactNotFound,
     ArtifactStore,
-    AzureArtifactStore,
     FileRef,
-    GCSArtifactStore,
     IntegrityError,
     InvalidKey,
     LocalArtifactStore,
     MaterializationError,
     MemoryArtifactStore,
-    S3ArtifactStore,
     StoreError,
 )
 from tailrace.core.names import MANIFEST
 from tailrace.stores.manifests import content_digest, dumped
 
+from .buckets import CLASSES, new_bucket
+
 _buckets = itertools.count()
-_CLASSES: dict[str, Callable[..., ArtifactStore]] = {
-    "s3": S3ArtifactStore,
-    "gcs": GCSArtifactStore,
-    "azure": AzureArtifactStore,
-}
 
 ODD = {
     "plain.txt": b"text",
@@ -51,14 +45,14 @@ ODD = {
 }
 
 
-@pytest.fixture(params=["local", "memory", *_CLASSES])
+@pytest.fixture(params=["local", "memory", *CLASSES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     if request.param == "local":
         return LocalArtifactStore(tmp_path / "artifacts")
     if request.param == "memory":
         return MemoryArtifactStore(f"files-{next(_buckets)}")
-    server = request.getfixturevalue(request.param)
-    return _CLASSES[request.param](bucket_name=server.bucket(), endpoint_url=server.url)
+    bucket: ArtifactStore = new_bucket(request, request.param)()
+    return bucket
 
 
 @pytest.fixture
@@ -254,6 +248,21 @@ def test_a_path_that_was_saved_is_got_like_one_that_was_put(near: ArtifactStore,
     near.save(source, "saved")
     near.get("saved", tmp_path / "out")
     assert tree(tmp_path / "out") == tree(source)
+
+
+def test_a_folder_that_another_makes_meanwhile_is_not_in_the_way(
+    near: ArtifactStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near.put(grow(tmp_path / "in", {"a": b"1", "b/c": b"2"}), "tree")
+    real = os.path.lexists
+
+    def lexists(path: str | Path) -> bool:
+        (tmp_path / "out" / "b").mkdir(parents=True, exist_ok=True)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "lexists", lexists)
+    near.get("tree", tmp_path / "out")
+    assert tree(tmp_path / "out") == {"a": b"1", "b/": None, "b/c": b"2"}
 
 
 def test_many_at_once_put_and_get_the_same(near: ArtifactStore, tmp_path: Path) -> None:

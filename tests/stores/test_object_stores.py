@@ -8,32 +8,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tailrace import (
-    ArtifactStore,
     AzureArtifactStore,
     ConfigError,
-    GCSArtifactStore,
     IntegrityError,
     InvalidKey,
     MissingExtra,
-    S3ArtifactStore,
     StoreError,
     build_artifact_store,
 )
 
+from .buckets import CLASSES, server_of
 from .faults import Faults, faulty
-from .servers import Server
 
-CLASSES: dict[str, Callable[..., ArtifactStore]] = {
-    "s3": S3ArtifactStore,
-    "gcs": GCSArtifactStore,
-    "azure": AzureArtifactStore,
-}
 WRITES = {"s3": "PUT", "gcs": "POST", "azure": "PUT"}
 LOOKS = {"s3": "HEAD", "gcs": "GET", "azure": "HEAD"}  # how the writer of an object is asked for
 
@@ -56,17 +49,11 @@ class Bucket:
         return [line.partition(" ")[0] for line in self.faults.seen[before:]]
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture(params=CLASSES)
 def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
-    server: Server = request.getfixturevalue(request.param)
+    server = server_of(request, request.param)
     with faulty(server.url) as faults:
         yield Bucket(request.param, faults, server.bucket())
-
-
-@pytest.fixture
-def s3_bucket(s3: Server) -> Iterator[Bucket]:
-    with faulty(s3.url) as faults:
-        yield Bucket("s3", faults, s3.bucket())
 
 
 # --- how many requests ------------------------------------------------------------------------------------------------
@@ -98,25 +85,26 @@ def test_an_answer_that_is_lost_does_not_make_ones_own_object_somebody_elses(buc
     assert store.read("mine") == b"mine"
 
 
-def test_where_conditions_are_refused_what_is_there_still_wins(s3_bucket: Bucket) -> None:
-    store = s3_bucket.open()
-    s3_bucket.faults.plan["PUT"] = [501]
+def test_where_conditions_are_refused_what_is_there_still_wins(bucket: Bucket) -> None:
+    store = bucket.open()
+    bucket.faults.plan[bucket.write] = [501]
     assert store.create("a", b"1")
     assert not store.create("a", b"2")
     assert store.read("a") == b"1"
-    assert s3_bucket.asked(lambda: store.create("b", b"1")) == ["GET", "PUT", "GET"]
+    assert bucket.asked(lambda: store.create("b", b"1")) == ["GET", bucket.write, "GET"]
     assert store.load(store.save([1], "saved")) == [1]
     assert store.load(store.save([2], "saved")) == [2]
 
 
-def test_where_conditions_are_ignored_what_is_there_still_wins(s3_bucket: Bucket) -> None:
-    s3_bucket.faults.always["PUT"] = "ignore"
-    for store in (s3_bucket.open(), s3_bucket.open()):
+@pytest.mark.parametrize("bucket", ["s3", "gcs"], indirect=True)  # Azure's requests are signed with their conditions
+def test_where_conditions_are_ignored_what_is_there_still_wins(bucket: Bucket) -> None:
+    bucket.faults.always[bucket.write] = "ignore"
+    for store in (bucket.open(), bucket.open()):
         store.create("a", b"%d" % id(store))
         assert store.read("a") != b"2"
         assert not store.create("a", b"2")
     first = store.read("a")
-    assert not s3_bucket.open().create("a", b"3")
+    assert not bucket.open().create("a", b"3")
     assert store.read("a") == first
     assert store.load(store.save([1], "saved")) == [1]
     assert store.load(store.save([2], "saved")) == [2]
@@ -146,14 +134,27 @@ def test_an_answer_that_ends_too_early_is_asked_for_again(bucket: Bucket) -> Non
     assert bucket.faults.plan["GET"] == []
 
 
-def test_a_large_file_goes_in_parts_and_only_the_failed_ones_again(s3_bucket: Bucket) -> None:
-    store, data = s3_bucket.open(), os.urandom(20 << 20)
-    s3_bucket.faults.plan = {"PUT": ["reset"], "POST": ["ok", "lost"]}
-    asked = s3_bucket.asked(lambda: store.save(data, "a"))
-    assert asked.count("PUT") == 4 + 1 + 2  # the parts, one of them again, and the manifest, twice at first
-    s3_bucket.faults.plan["GET"] = ["ok", "cut"]
-    loading = s3_bucket.asked(lambda: store.load("a") == data or pytest.fail("other bytes"))
+def test_a_large_file_goes_in_parts_and_only_the_failed_ones_again(bucket: Bucket) -> None:
+    store, data = bucket.open(), os.urandom(20 << 20)
+    faults: dict[str, dict[str, list[int | str]]] = {
+        "s3": {"PUT": ["reset"], "POST": ["ok", "lost"]},
+        "azure": {"PUT": ["reset", "ok", "ok", "ok", "ok", "lost"]},
+    }
+    bucket.faults.plan = faults.get(bucket.kind, {})
+    asked = bucket.asked(lambda: store.save(data, "a"))
+    if bucket.kind in faults:  # GCS takes the parts of a file one after the other, here past the proxy
+        lists = {"s3": 0, "azure": 2}[bucket.kind]  # of the parts; that of S3 is no PUT
+        assert asked.count("PUT") == 4 + 1 + lists + 2  # the parts, one again, and the manifest, twice at first
+    bucket.faults.plan["GET"] = ["ok", "cut"]
+    loading = bucket.asked(lambda: store.load("a") == data or pytest.fail("other bytes"))
     assert loading == ["GET"] * (1 + 4 + 1)
+
+
+def test_writers_of_one_large_content_all_succeed(bucket: Bucket) -> None:
+    data = os.urandom(11 << 20)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda store: store.save(data, "a"), [bucket.open() for _ in range(4)]))
+    assert bucket.open().load("a") == data
 
 
 def test_the_number_of_tries_is_bounded_by_the_user(bucket: Bucket) -> None:
@@ -164,9 +165,11 @@ def test_the_number_of_tries_is_bounded_by_the_user(bucket: Bucket) -> None:
     assert bucket.faults.count("GET") == 3
 
 
-def test_a_server_that_is_not_there_is_told_by_its_store(credentials: None) -> None:
-    store = S3ArtifactStore(bucket_name="rivers", endpoint_url="http://127.0.0.1:9", retries=1)
-    with pytest.raises(StoreError, match=r"'a/manifest\.json'.*'s3' at s3://rivers/tailrace.*tried 2 times.*endpoint"):
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_server_that_is_not_there_is_told_by_its_store(kind: str, credentials: None) -> None:
+    store = CLASSES[kind](bucket_name="rivers", endpoint_url="http://127.0.0.1:9", retries=1)
+    where = f"'{kind}' at {store.root_uri}"
+    with pytest.raises(StoreError, match=rf"'a/manifest\.json'.*{where}.*tried 2 times.*endpoint"):
         store.load("a")
 
 
@@ -222,10 +225,10 @@ def test_a_path_that_was_loaded_stays_readable(bucket: Bucket, tmp_path: Path) -
     assert store.load("a").read_text() == "day,level\n"
 
 
-def test_a_forged_manifest_takes_no_file_out_of_the_temporary_folder(s3_bucket: Bucket) -> None:
+def test_a_forged_manifest_takes_no_file_out_of_the_temporary_folder(bucket: Bucket) -> None:
     from tailrace.core.refs import FileEntry
 
-    store = s3_bucket.open()
+    store = bucket.open()
     for path in ("../out", "/out", "a/../../out", "a\0b", ""):
         with pytest.raises(IntegrityError, match="no path inside an artifact"):
             store.local_tree("a/content-0123456789abcdef", (FileEntry(path, 1, "blake3:0"),))
@@ -307,7 +310,8 @@ def test_a_missing_driver_says_which_extra_has_it(monkeypatch: pytest.MonkeyPatc
         AzureArtifactStore(bucket_name="seas").load("a")
 
 
-def test_a_key_that_is_too_long_for_a_bucket_is_refused(credentials: None) -> None:
-    store = S3ArtifactStore(bucket_name="rivers", endpoint_url="http://127.0.0.1:9", retries=0)
+@pytest.mark.parametrize("kind", CLASSES)
+def test_a_key_that_is_too_long_for_a_bucket_is_refused(kind: str, credentials: None) -> None:
+    store = CLASSES[kind](bucket_name="rivers", endpoint_url="http://127.0.0.1:9", retries=0)
     with pytest.raises(InvalidKey, match="1024"):
         store.exists("/".join(["x" * 150] * 8))

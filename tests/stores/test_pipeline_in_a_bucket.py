@@ -15,14 +15,13 @@ from tailrace import (
     Model,
     Pipeline,
     RunResult,
-    S3ArtifactStore,
     build_artifact_store,
     step,
 )
 from tailrace.catalog.index import Catalog
 from tailrace.catalog.journal import find_run
 
-from .servers import Server
+from .buckets import CLASSES, server_of
 
 
 @step(outputs=["rows"])
@@ -55,20 +54,21 @@ def written(store: ArtifactStore) -> set[str]:
     return {key.partition("/data/")[2] for key in store.walk(contents=True) if "/data/" in key}
 
 
-@pytest.fixture
-def place(s3: Server, project: Path) -> S3ArtifactStore:
-    bucket = s3.bucket()
+@pytest.fixture(params=["s3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "azure"))])
+def place(request: pytest.FixtureRequest, project: Path) -> ArtifactStore:
+    server = server_of(request, request.param)
+    bucket = server.bucket()
     text = f"""
         plugins:
           orchestrator: {{type: inline}}
-          artifact_store: {{type: s3, bucket: {bucket}, prefix: water, endpoint_url: "{s3.url}"}}
+          artifact_store: {{type: {request.param}, bucket: {bucket}, prefix: water, endpoint_url: "{server.url}"}}
           experiment_tracker: {{type: mlflow}}
     """
     (project / "tailrace.yaml").write_text(textwrap.dedent(text))
-    return S3ArtifactStore(bucket_name=bucket, prefix="water", endpoint_url=s3.url)
+    return CLASSES[request.param](bucket_name=bucket, prefix="water", endpoint_url=server.url)
 
 
-def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: S3ArtifactStore, tmp_path: Path) -> None:
+def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: ArtifactStore, tmp_path: Path) -> None:
     result = rivers().run(run_id="first")
     assert result.outputs["metrics"].data == {"rows": 50, "mean": 12.25}
     ref = ref_of(result, "metrics")
@@ -90,7 +90,7 @@ def test_a_pipeline_leaves_in_a_bucket_what_it_leaves_in_a_folder(place: S3Artif
     assert written(build_artifact_store(tmp_path / ".tailrace" / "artifacts")) == written(place)
 
 
-def test_the_catalog_is_rebuilt_from_the_bucket(place: S3ArtifactStore) -> None:
+def test_the_catalog_is_rebuilt_from_the_bucket(place: ArtifactStore) -> None:
     result = rivers().run(run_id="first")
     with Catalog("sqlite://", {"default": place}) as catalog:
         catalog.sync()
@@ -98,7 +98,7 @@ def test_the_catalog_is_rebuilt_from_the_bucket(place: S3ArtifactStore) -> None:
         assert row.digest == ref_of(result, "metrics").digest
 
 
-def test_a_run_that_is_asked_for_again_writes_nothing_anew(place: S3ArtifactStore) -> None:
+def test_a_run_that_is_asked_for_again_writes_nothing_anew(place: ArtifactStore) -> None:
     first = rivers().run(run_id="first")
     before = {key: place.read(key) for key in place.walk(contents=True) if "/data/" in key}
     again = rivers().run(run_id="first")

@@ -9,14 +9,14 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tailrace import ArtifactStore, Dataset, IntegrityError, LocalArtifactStore, MemoryArtifactStore, S3ArtifactStore
+from tailrace import ArtifactStore, Dataset, IntegrityError, LocalArtifactStore, MemoryArtifactStore
 from tailrace.core.names import MANIFEST
 from tailrace.materializers import registry
 from tailrace.materializers.base import Materializer
 from tailrace.stores.manifests import dumped, parsed
 from tailrace.stores.verify import verify
 
-from .servers import Server
+from .buckets import CLASSES, new_bucket
 
 _buckets = itertools.count()
 
@@ -118,14 +118,13 @@ def test_the_first_version_s_manifest_stays_when_the_same_is_saved_again(tmp_pat
     assert store.read(place) == first
 
 
-@pytest.mark.parametrize("where", ["local", "memory", "s3"])
+@pytest.mark.parametrize("where", ["local", "memory", *CLASSES])
 def test_what_is_missing_longer_or_empty_is_named_with_what_was_expected(
     where: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     store: ArtifactStore
-    if where == "s3":
-        server: Server = request.getfixturevalue("s3")
-        store = S3ArtifactStore(bucket_name=server.bucket(), endpoint_url=server.url)
+    if where in CLASSES:
+        store = new_bucket(request, where)()
     else:
         store = LocalArtifactStore(tmp_path / "store") if where == "local" else MemoryArtifactStore("verify-missing")
     keys = fill(store, tmp_path)
