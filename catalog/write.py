@@ -185,7 +185,7 @@ def write_runs(
     _count(connection, scope_id, _vacate(connection, scope_id, named.items()))
 
 
-def _delete(connection: Connection, table: Table, scope_id: int, keys: list[dict[str, str]]) -> None:
+def _delete(connection: Connection, table: Table, scope_id: int, keys: Sequence[Mapping[str, Any]]) -> None:
     if keys:
         named = (table.c[name] == bindparam(f"key_{name}") for name in keys[0])
         values = [{f"key_{name}": value for name, value in key.items()} for key in keys]

@@ -37,7 +37,7 @@ def _telling(write: Callable[Concatenate[LocalArtifactStore, P], R]) -> Callable
     """An error of the file system as one of the store, which says where it is and what to do."""
 
     @functools.wraps(write)
-    def telling(self: LocalArtifactStore, *args: P.args, **kwargs: P.kwargs) -> R:
+    def telling(self: LocalArtifactStore, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return write(self, *args, **kwargs)
         except OSError as error:
