@@ -186,6 +186,10 @@ moves = st.lists(
 )
 
 
+def is_of(step: str) -> Callable[[TaskRecord], bool]:
+    return lambda task: task.step == step
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=moves, seed=st.integers(0, 2**16))
 def test_no_number_is_ever_given_to_another_artifact(
@@ -203,7 +207,7 @@ def test_no_number_is_ever_given_to_another_artifact(
         elif move == "map":
             made += run.task("mapped", {"out": what}, map_index=which).values()
         elif move == "end":
-            list(run.journal.tasks(stale=lambda task, which=which: task.step == f"step{which}"))
+            list(run.journal.tasks(stale=is_of(f"step{which}")))
             run.end("failed")
         elif move == "delete" and made:
             lab.store.delete(chance.choice(made).uri)
