@@ -20,7 +20,10 @@ T = TypeVar("T")
 
 _AT_ONCE = 16  # requests
 _BATCH = 1024  # things that are handed to the threads, so that few results wait for their turn
-_INNER = re.compile(r"(?:^|/)(?:\.tmp-[^/]*|(content-[0-9a-f]{16})(?=/))")  # the first of either in a key
+_INNER = re.compile(  # the first of either in a key; what a user has named alike is not ours
+    r"(?:^|/)(?:\.tmp-[0-9a-f]+-[0-9a-f]{8}-[0-9a-f]+(?=/|$)|(content-[0-9a-f]{16})(?=/))"
+)
+_PROBE = re.compile(rf"{PROBE}(?:\d+(?:-[0-9a-f]{{8}})?|[0-9a-f]{{16}})(?=/|$)")
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 """What JSON that is damaged, or not ours, raises."""
 
@@ -99,7 +102,7 @@ class Inventory:
             return self.claims, key
         if inner := _INNER.search(key):
             return self.contents if inner[1] else self.unfinished, key[: inner.end()]
-        if key.startswith(PROBE):
+        if _PROBE.match(key):
             return self.unfinished, key.partition("/")[0]
         owner, _, name = key.rpartition("/")
         return (self.artifacts, owner) if name == MANIFEST else (None, "")
@@ -132,14 +135,16 @@ class Inventory:
 
 
 class Mark(NamedTuple):
-    """What a committed manifest says that matters for keeping it; ``modified`` is when it was last written.
+    """What a committed manifest says that matters for keeping it.
 
+    ``modified`` is when it was last written, by the store's clock; ``created`` when the artifact was made, in ISO 8601.
     ``seen`` is Python's hash of the manifest, by which this process knows whether it is still the same.
     """
 
     store: str
     key: str
     modified: float
+    created: str
     seen: int
     id: str
     content: str
@@ -185,6 +190,7 @@ def _mark(name: str, key: str, modified: float, data: bytes, *, digests: bool) -
         name,
         key,
         modified,
+        manifest["created"],
         hash(data),
         manifest["id"],
         manifest["content"],

@@ -23,6 +23,8 @@ class Retention:
     keep_tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.keep_tags, str):
+            raise ValueError(f"keep_tags is a text, and would protect nothing; write ({self.keep_tags!r},)")
         if (self.older_than or 0) < 0 or (self.keep_last or 0) < 0:
             raise ValueError(f"older_than and keep_last cannot be negative: {self}")
 
@@ -78,6 +80,6 @@ def _last(artifacts: Iterable[Mark], rule: Retention) -> set[tuple[str, str]]:
         series.setdefault((made.project, made.pipeline, made.name, made.item), []).append(made)
     kept: set[tuple[str, str]] = set()
     for versions in series.values():
-        versions.sort(key=lambda made: (made.modified, made.id), reverse=True)
+        versions.sort(key=lambda made: (made.created, made.id), reverse=True)  # a copied one is as old as it was
         kept.update(made.place for made in versions[: rule.keep_last])
     return kept

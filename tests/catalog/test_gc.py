@@ -64,7 +64,7 @@ def test_what_is_left_behind_is_found_and_only_a_call_that_says_so_removes_it(la
     staged = lab.store.stage("never published")
     lab.store.put_tree(lab.store.stage("no manifest").directory, "b/content-0123456789abcdef", staged.files)
     lab.store.create(f"{RUNS}/shop/nothing.json", b"{}")
-    (place / ".tmp-1-aa-0").write_text("half of a file")
+    (place / ".tmp-1-aabbccdd-0").write_text("half of a file")
     with lab.catalog() as catalog:
         assert catalog.find_orphaned_artifacts() == []  # too young
         age(place, 2 * HOUR)
@@ -77,6 +77,15 @@ def test_what_is_left_behind_is_found_and_only_a_call_that_says_so_removes_it(la
         assert catalog.find_orphaned_artifacts() == []
     assert lab.store.load("a") == "new"
     assert sorted(path.name for path in place.iterdir()) == ["a"]
+
+
+@pytest.mark.parametrize("name", [".tmp-backup/a.csv", "notes/.tmp-draft.txt", "_probe-results/1.json", "_probe-a"])
+def test_files_of_somebody_who_names_them_alike_are_left(name: str, lab: Lab, place: Path) -> None:
+    (place / name).parent.mkdir(parents=True, exist_ok=True)
+    (place / name).write_text("mine")
+    age(place, 2 * HOUR)
+    with lab.catalog() as catalog:
+        assert catalog.find_orphaned_artifacts() == []
 
 
 def test_the_grace_period_is_by_the_time_of_what_was_written_last(lab: Lab, place: Path) -> None:
@@ -206,6 +215,17 @@ def test_keep_last_counts_each_name_of_a_pipeline(lab: Lab, nights: list[dict[st
     catalog.collect_garbage(Retention(keep_last=1), dry_run=False)
     assert {made.run_id for made in catalog.artifacts()} == {"n3"}
     assert len(catalog.artifacts()) == len(nights[3])
+
+
+def test_an_artifact_that_was_brought_back_is_not_the_last_for_that(
+    lab: Lab, place: Path, nights: list[dict[str, ArtifactRef]]
+) -> None:
+    for manifest in place.rglob("n0/**/manifest.json"):
+        manifest.touch()
+    age(place, 2 * HOUR)
+    catalog = lab.synced()
+    catalog.collect_garbage(Retention(keep_last=1), dry_run=False)
+    assert {made.run_id for made in catalog.artifacts()} == {"n3"}
 
 
 def test_both_rules_must_let_it_go(lab: Lab, nights: list[dict[str, ArtifactRef]]) -> None:
@@ -352,3 +372,5 @@ def test_a_rule_refuses_what_makes_no_sense(lab: Lab) -> None:
     for call in make:
         with pytest.raises(ValueError, match="negative"):
             call()
+    with pytest.raises(ValueError, match="would protect nothing"):
+        Retention(keep_tags="stage=prod")  # type: ignore[arg-type]
