@@ -18,7 +18,8 @@ __all__ = ["UNREADABLE", "Inventory", "Mark", "Pile", "at_once", "marks"]
 
 T = TypeVar("T")
 
-_AT_ONCE = 16  # requests
+_REQUESTS = 16  # at once
+_THREADS = 4  # on a disk: more of them wait for each other
 _BATCH = 1024  # things that are handed to the threads, so that few results wait for their turn
 _INNER = re.compile(  # the first of either in a key; what a user has named alike is not ours
     r"(?:^|/)(?:\.tmp-[0-9a-f]+-[0-9a-f]{8}-[0-9a-f]+(?=/|$)|(content-[0-9a-f]{16})(?=/))"
@@ -212,11 +213,11 @@ def at_once(
 ) -> Iterator[Any]:
     """What the act gives for each of the things, in their order; several at once where the store lets one wait.
 
-    A disk does so where something is removed: for its journal, up to fifty times as long as the removal takes.
+    A disk does so where something is removed: for its journal, often much longer than the removal takes.
     """
     if store.scheme == "memory" or (store.scheme == "file" and not removing) or len(things) < 2:
         yield from map(act, things)
         return
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_THREADS if store.scheme == "file" else _REQUESTS) as pool:
         for start in range(0, len(things), _BATCH):
             yield from pool.map(act, things[start : start + _BATCH])

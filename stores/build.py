@@ -50,7 +50,7 @@ def build_artifact_store(uri: str | os.PathLike[str], **options: Any) -> Artifac
         if parts.netloc not in ("", "localhost"):
             what = f"a file URI names this machine; {parts.netloc!r} is another. Write file:///path"
             raise ConfigError("The store cannot be used", [Problem(what, text)])
-        return build_store("local", {"base_path": unquote(parts.path), **options})
+        return build_store("local", {"base_path": unquote(parts.path, errors="surrogateescape"), **options})
     return build_store(_SCHEMES[scheme], {**in_bucket(text), **options})
 
 

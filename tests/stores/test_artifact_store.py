@@ -67,6 +67,13 @@ def test_a_local_store_loads_by_a_path_through_the_link_that_it_was_given(tmp_pa
     assert store.load(tmp_path / "link" / "store" / "a") == store.load(tmp_path / "real" / "store" / "a") == 1
 
 
+@pytest.mark.parametrize("name", [b"with space", b"per%20cent", "ä".encode(), b"not-utf-8-\xff"])
+def test_the_uri_of_a_local_store_builds_that_store(name: bytes, tmp_path: Path) -> None:
+    store = LocalArtifactStore(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    uri = store.save(1, "a")
+    assert build_artifact_store(store.root_uri).load(uri) == 1
+
+
 @pytest.mark.parametrize("policy", [False, None, "", "NEVER", "no", True])
 def test_a_policy_for_pickle_that_is_none_is_refused(policy: Any, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="one of 'never', 'fallback', 'always'"):
