@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from measure import Bench, Row, process, row
+from measure import PEAK, Bench, Row, process, row
 
 from tailrace import LocalArtifactStore
 from tailrace.catalog.journal import Journal, RunEnd, RunRecord
@@ -47,23 +47,26 @@ for path in manifests:
 print([listed - begin, time.perf_counter() - begin])
 """
 
-_COLLECT = """
-import json, resource, sys, time
+_COLLECT = (
+    PEAK
+    + """
+import json, sys, time
 from tailrace import LocalArtifactStore
 from tailrace.catalog.gc import Collector
 from tailrace.catalog.retention import Retention
 
 folder, keep, remove = sys.argv[1].split("|")
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak()
 begin = time.perf_counter()
 rule = Retention(keep_last=int(keep)) if keep else None
 collector = Collector({"default": LocalArtifactStore(folder)}, grace=0, rule=rule)
 found = collector.find()
 middle = time.perf_counter()
 removed = len(collector.remove(found).items) if remove else 0
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([middle - begin, time.perf_counter() - middle, removed, peak / 1024, (peak - base) / 1024]))
+most = peak()
+print(json.dumps([middle - begin, time.perf_counter() - middle, removed, most / 1024, (most - base) / 1024]))
 """
+)
 
 
 def rows(bench: Bench) -> Iterator[Row]:

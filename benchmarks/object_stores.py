@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import Bench, Row, alternate, process, row, working_in
+from measure import PEAK, Bench, Row, alternate, process, row, working_in
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "stores"))
 
@@ -34,8 +34,10 @@ _CONCURRENCY = 16
 _SMALL = 1000
 _LARGE = 150_000_000
 
-_THROUGH = """
-import resource, sys
+_THROUGH = (
+    PEAK
+    + """
+import sys
 from pathlib import Path
 from tailrace import S3ArtifactStore
 url, bucket, size, folder = sys.argv[1].split("|")
@@ -44,7 +46,7 @@ file = Path(folder, "small")
 file.write_bytes(b"x" * 6_000_000)
 store.put(file, "warm")
 store.get("warm", Path(folder, "back"))
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak()
 file = Path(folder, "large")
 with file.open("wb") as sparse:
     sparse.truncate(int(size))
@@ -52,8 +54,9 @@ with file.open("wb") as sparse:
 ref = store.put(file, "large")
 store.get("large", Path(folder, "back"))
 assert Path(folder, "back").stat().st_size == ref.size_bytes == int(size)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) / 1000)
+print((peak() - base) / 1000)
 """
+)
 
 
 def rows(bench: Bench) -> Iterator[Row]:
