@@ -389,10 +389,9 @@ class ArtifactStore(ABC):
         before = None if self.creates_first else self._read_or_none(place)
         if before is None and self.create(place, data):  # of two at once, both hand over the manifest of the first
             return self._committed(key, manifest, data, staged.saved.length)
-        before = before or self.read(place)
+        before = before or self._read_or_none(place)  # or it has been deleted since
         with suppress(IntegrityError):  # a damaged one is replaced
-            old = self._parse(key, before)
-            if old.same_artifact(parsed(data)):
+            if before and (old := self._parse(key, before)).same_artifact(parsed(data)):
                 manifest, data = old, before
         if data is not before:
             self.replace(place, data)
